@@ -1,0 +1,54 @@
+# The commands of the book; `make help` lists them. Each one first installs what it needs into .venv.
+
+PYTHON  ?= python3
+PROFILE ?= cpu
+# Chapters at a time; each is a process of its own. Two suit two cores: more would share their caches and gain nothing.
+JOBS    ?= 2
+# The address of another package index to look in as well, e.g. the one with PyTorch's CPU builds (see the README).
+INDEX   ?=
+
+BIN   := .venv/bin
+STAMP := .venv/.installed
+# -W --keep-going: a warning fails the build, but only after all of them have been shown.
+# -n: a reference that leads nowhere is a warning too.  --all: every page is written anew, so that no page keeps the
+# numbers of an earlier run.  -q: warnings only.
+BUILD := $(BIN)/jupyter-book build -W -n --keep-going --all -q --path-output .
+
+.DELETE_ON_ERROR:
+.PHONY: help install book html publish test bench lint clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+install: $(STAMP)  ## install the package with all extras into .venv
+
+# A stamp, not the folder: the folder's time changes with every file that is put into it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    $(if $(INDEX),--extra-index-url $(INDEX)) -c constraints.txt -e '.[book,test,cluster]'
+	@touch $@
+
+book: $(STAMP)  ## execute every chapter into _build/ and build the site from there: _build/html/index.html
+	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site
+	$(BUILD) _build/site
+	@echo "the book: _build/html/index.html"
+
+html: $(STAMP)  ## build the site from the committed notebooks, without executing anything
+	$(BUILD) .
+	@echo "the book: _build/html/index.html"
+
+publish: $(STAMP)  ## execute, then write notebooks and results into book/: make publish PROFILE=cpu
+	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site --publish
+
+test: $(STAMP)  ## unit tests and the tests of the book
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## measure the figures that the project promises
+	$(BIN)/python -m tests.bench
+
+lint: $(STAMP)  ## ruff over the package, the tests and the book's own code
+	$(BIN)/ruff check .
+
+clean:  ## remove everything that was built; .venv stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
