@@ -1,0 +1,104 @@
+"""Where images come from: `load` gives a pair of domains as device-ready tensors, by a name.
+
+    load("glyphs/print-neon")             characters in four domains, drawn on the spot
+    load("digits/scan-street")            scikit-learn's handwritten digits, in two domains
+    load("folder:ROOT/SOURCE-TARGET")     ROOT/<domain>/<class>/*.jpg, as Office-31 and its kin are laid out
+
+A family is a module with ``load_domain(name, seed, role, **options)`` and ``split_pair(pair)``. Every family takes the
+options of a pair for a single domain too, so that a source can be pre-trained on without its target.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from . import core, digits, domain, folder, glyphs
+from .core import Benchmark, ClassSplit, ImageSet
+from .domain import Domain, split_classes
+
+__all__ = [
+    "Benchmark", "ClassSplit", "Domain", "ImageSet",
+    "domain_names", "load", "load_domain", "load_target", "modules_of", "source_of",
+]  # fmt: skip
+
+FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder}
+OF_TARGET = ("seen", "target_per_class")  # options that leave the source domain as it is
+
+
+def load(name: str, seed: int = 0, seen: int | None = None, **options: Any) -> Benchmark:
+    """A source domain with all classes and a target domain of which fine-tuning sees some.
+
+    Parameters
+    ----------
+    name : str
+        ``glyphs/SOURCE-TARGET``, ``digits/SOURCE-TARGET`` or ``folder:ROOT/SOURCE-TARGET``.
+    seed : int
+        Of the images that are drawn, their split into training and test, and the choice of the seen classes, which
+        is the same for all pairs of as many classes.
+    seen : int, optional
+        Number of seen classes. Default: half of them, rounded down.
+    options
+        Of the family's ``load_domain``.
+
+    Raises
+    ------
+    ValueError
+        Unknown family, domain or option, or a number out of range; the message names it and says what there is.
+    """
+    source_name, source_options = source_of(name, options)
+    source = load_domain(source_name, seed, **source_options)
+    target, split = load_target(name, seed, seen, **options)
+    if target.class_names != source.class_names:
+        only = sorted(set(source.class_names) ^ set(target.class_names))
+        raise ValueError(f"{name}: the classes {', '.join(only)} are missing in one of the two domains")
+    return Benchmark(name, source.class_names, split, source.train, source.test, target.train, target.test)
+
+
+def load_domain(name: str, seed: int = 0, **options: Any) -> Domain:
+    """One domain alone, in the role of a source: ``glyphs/print``, ``digits/scan`` or ``folder:ROOT/DOMAIN``."""
+    family, rest = _family(name)
+    return _load(family, rest, seed, "source", options)
+
+
+def load_target(name: str, seed: int = 0, seen: int | None = None, **options: Any) -> tuple[Domain, ClassSplit]:
+    """The target of a pair and its class split, without the cost of the source."""
+    family, rest = _family(name)
+    target = _load(family, family.split_pair(rest)[1], seed, "target", options)
+    return target, split_classes(len(target.class_names), seed, seen)
+
+
+def source_of(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a pair's source domain and the options that bear on it: the same for all targets of a source."""
+    family, rest = _family(name)
+    prefix = name.removesuffix(rest)
+    return prefix + family.split_pair(rest)[0], {k: v for k, v in options.items() if k not in OF_TARGET}
+
+
+def domain_names(name: str) -> tuple[str, str]:
+    """The two domains of a pair, without family and folder: ("print", "neon")."""
+    family, rest = _family(name)
+    source, target = (part.rsplit("/", 1)[-1] for part in family.split_pair(rest))
+    return source, target
+
+
+def modules_of(name: str) -> tuple[ModuleType, ...]:
+    """The modules that a benchmark's images depend on."""
+    family, _ = _family(name)
+    return (core, domain, family) if family is not digits else (core, domain, digits, glyphs)
+
+
+def _family(name: str) -> tuple[ModuleType, str]:
+    for prefix, family in FAMILIES.items():
+        if name.startswith(prefix):
+            return family, name.removeprefix(prefix)
+    raise ValueError(f"unknown benchmark {name!r}: expected glyphs/…, digits/… or folder:ROOT/…, then SOURCE-TARGET")
+
+
+def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[str, Any]) -> Domain:
+    known = [p.name for p in inspect.signature(family.load_domain).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"unknown option {', '.join(unknown)}: this benchmark takes seen, {', '.join(known)}")
+    return family.load_domain(name, seed, role, **options)

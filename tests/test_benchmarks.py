@@ -1,0 +1,195 @@
+"""The drawn benchmarks and what all of them share: names, seeds, class splits, and training apart from test."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+import torch
+
+from ftlib.benchmarks import ImageSet, glyphs, load, load_domain, load_target, source_of, split_classes
+from ftlib.benchmarks.domain import split_images, split_pair
+
+SMALL = {"classes": 6, "source_per_class": 4, "target_per_class": 3, "test_per_class": 2}
+PAIRS = [f"glyphs/{source}-{target}" for source, target in permutations(glyphs.STYLES, 2)]
+
+
+def prints(images: ImageSet) -> list[bytes]:
+    return [image.numpy().tobytes() for image in images.images]
+
+
+def fingerprint(name: str, **options) -> str:
+    benchmark = load(name, **options)
+    sides = (benchmark.source, benchmark.source_test, benchmark.target, benchmark.target_test)
+    digest = hashlib.sha256(repr(benchmark.split).encode())
+    for side in sides:
+        digest.update(side.images.numpy().tobytes() + side.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_glyph_pair_has_the_numbers_of_images_that_were_asked_for(name):
+    benchmark = load(name, **SMALL)
+    for side, per_class in (("source", 4), ("source_test", 2), ("target", 3), ("target_test", 2)):
+        images = getattr(benchmark, side)
+        assert images.images.shape == (6 * per_class, 3, 32, 32)
+        assert images.labels.bincount().tolist() == [per_class] * 6
+    assert benchmark.class_names == tuple(glyphs.CHARACTERS[:6])
+
+
+def test_there_are_68_different_characters():
+    assert len(set(glyphs.CHARACTERS)) == len(glyphs.CHARACTERS) == 68
+
+
+def test_no_two_characters_share_a_shape():
+    """A typeface without a character would draw the same empty box for all that it lacks."""
+    for face in glyphs.distance_fields():
+        assert len({field.numpy().tobytes() for field in face}) == 68
+        assert (face.amax((1, 2)) > 0).all()  # each has some ink
+        assert (face[:, [0, -1]] < 0).all() and (face[:, :, [0, -1]] < 0).all()  # and none is cut off
+
+
+def test_a_distance_field_grows_by_one_a_pixel():
+    """In the mean over many pixels: distances are Euclidean, whatever size the character was read at."""
+    fields = glyphs.distance_fields()
+    slope = torch.hypot(*torch.gradient(fields, dim=(2, 3)))
+    far = fields < -3  # away from the ridges inside of strokes
+    assert slope[far].mean() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["glyphs/chalk-photo", "digits/street-scan"])
+def test_a_seed_means_the_same_bits_in_another_process(name):
+    options = {"seed": 3} | (SMALL if name.startswith("glyphs") else {})
+    code = f"from tests.test_benchmarks import fingerprint; print(fingerprint({name!r}, **{options!r}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == fingerprint(name, **options)
+    assert fingerprint(name, **options) != fingerprint(name, **options | {"seed": 4})
+
+
+@pytest.mark.parametrize("name", ["glyphs/print-neon", "digits/scan-street"])
+def test_no_test_image_was_trained_on(name):
+    benchmark = load(name)
+    for train, test in (
+        (benchmark.source, benchmark.source_test),
+        (benchmark.target, benchmark.target_test),
+        (benchmark.source, benchmark.target_test),
+    ):
+        assert not set(prints(train)) & set(prints(test))
+
+
+def test_digits_are_split_seventy_to_thirty_in_each_class():
+    domain = load_domain("digits/scan")
+    train, test = domain.train.labels.bincount(), domain.test.labels.bincount()
+    assert ((train / (train + test) - 0.7).abs() < 0.01).all()
+
+
+def test_the_two_digits_domains_share_out_all_originals():
+    sizes = [len(d.train) + len(d.test) for d in (load_domain("digits/scan"), load_domain("digits/street"))]
+    assert sum(sizes) == 1797
+
+
+def test_all_pairs_of_a_seed_share_one_split():
+    assert len({load(name, seed=5, **SMALL).split for name in PAIRS}) == 1
+
+
+def test_half_of_the_classes_are_seen_rounded_down():
+    assert len(split_classes(7).seen) == 3
+
+
+def test_more_seen_classes_add_to_fewer():
+    splits = [split_classes(20, seed=1, seen=seen) for seen in range(1, 20)]
+    assert all(set(a.seen) < set(b.seen) for a, b in pairwise(splits))
+
+
+def test_seeds_differ_in_their_split():
+    assert len({split_classes(20, seed) for seed in range(20)}) == 20
+
+
+@pytest.mark.parametrize("seen", [0, 6, -1])
+def test_a_split_that_leaves_a_side_empty_is_refused(seen):
+    with pytest.raises(ValueError, match=rf"seen={seen}"):
+        load("glyphs/print-neon", seen=seen, **SMALL)
+
+
+def test_parts_of_a_pair_are_the_same_images_as_the_pair():
+    """Pre-training loads the source alone and fine-tuning the target alone, each from the options of the pair."""
+    name, options = "glyphs/print-neon", SMALL | {"seen": 2}
+    whole = load(name, seed=1, **options)
+    source_name, source_options = source_of(name, options)
+    source, (target, split) = load_domain(source_name, 1, **source_options), load_target(name, 1, **options)
+    assert source_name == "glyphs/print"
+    assert torch.equal(source.train.images, whole.source.images)
+    assert torch.equal(source.test.images, whole.source_test.images)
+    assert torch.equal(target.train.images, whole.target.images)
+    assert split == whole.split and len(split.seen) == 2
+
+
+def test_a_source_is_the_same_for_all_targets():
+    options = [SMALL | {"target_per_class": 9, "seen": 2}, SMALL]
+    assert source_of("glyphs/print-neon", options[0]) == source_of("glyphs/print-photo", options[1])
+
+
+def test_more_training_images_leave_the_test_images_alone():
+    few, many = (load_domain("glyphs/neon", classes=3, source_per_class=n, test_per_class=5) for n in (2, 50))
+    assert torch.equal(few.test.images, many.test.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("letters/a-b", {}, "letters/a-b"),
+        ("glyphs/print-comic", {}, "comic"),
+        ("glyphs/print", {}, "print"),
+        ("glyphs/print-print", {}, "print"),
+        ("digits/scan-scan", {}, "scan"),
+        ("digits/scan-print", {}, "print"),
+        ("glyphs/print-neon", {"colour": 1}, "colour"),
+        ("digits/scan-street", {"classes": 3}, "classes"),
+        ("digits/scan-street", {"train_fraction": 1.0}, "1.0"),
+        ("glyphs/print-neon", {"classes": 69}, "69"),
+        ("glyphs/print-neon", {"classes": 1}, "1"),
+        ("glyphs/print-neon", {"target_per_class": 0}, "0"),
+        ("glyphs/print-neon", {"seed": -1}, "-1"),
+    ],
+)
+def test_what_does_not_exist_is_an_error_that_names_it(name, options, named):
+    with pytest.raises(ValueError, match=named):
+        load(name, **options)
+
+
+@pytest.mark.parametrize("pair", ["glyphs/print-comic", "digits/scan-comic"])
+def test_an_unknown_domain_is_answered_with_those_that_exist(pair):
+    with pytest.raises(ValueError, match=r"(?s)(print.*neon.*chalk.*photo)|(scan.*street)"):
+        load(pair)
+
+
+def test_copies_stay_on_one_side():
+    """Thirty random sets of images in which many are copies of each other."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        labels, copies = rng.integers(3, size=80), rng.integers(12, size=80)
+        train, test = split_images(labels, copies, 0.7, rng, "abc")
+        pairs = [set(zip(labels[side], copies[side], strict=True)) for side in (train, test)]
+        assert not pairs[0] & pairs[1]
+        assert sorted([*train, *test]) == list(range(80))
+
+
+def test_without_copies_a_split_is_as_near_as_whole_images_allow():
+    for n in range(2, 40):
+        train, _ = split_images(np.zeros(n, int), np.arange(n), 0.7, np.random.default_rng(0), "a")
+        assert abs(len(train) - 0.7 * n) <= 0.5 + 1e-9 or len(train) in (1, n - 1)
+
+
+def test_a_class_of_nothing_but_copies_cannot_be_split():
+    with pytest.raises(ValueError, match="'b'"):
+        split_images(np.array([0, 0, 1, 1]), np.array([0, 1, 7, 7]), 0.5, np.random.default_rng(0), "ab")
+
+
+def test_a_pair_is_taken_apart_at_the_hyphen_that_leaves_two_domains():
+    assert split_pair("real-world-art", ("real-world", "art")) == ("real-world", "art")
+    with pytest.raises(ValueError, match="a-b-c"):
+        split_pair("a-b-c", ("a", "a-b", "b-c", "c"))
