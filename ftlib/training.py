@@ -1,0 +1,266 @@
+"""Recipe and fit: training with all images on the device, as uint8, from the first step to the last.
+
+One gather cuts a whole batch of random crops and flips out of the resident images, and one fused multiply-add
+normalises it; no loader, no worker, no copy from the host. The same seed on the same machine gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+
+from ftlib.benchmarks.core import ImageSet
+from ftlib.models import features_and_logits, normalisation, parameter_groups
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, in plain values. The defaults fine-tune a small network on glyphs."""
+
+    epochs: int = 10
+    batch_size: int = 64  # images a step; the last, smaller batch of an epoch is dropped
+    optimizer: str = "sgd"  # timm's name; its "sgd" is SGD with Nesterov momentum
+    lr: float = 1e-2  # of the head, at the peak of the schedule
+    backbone_lr: float = 0.1  # as a multiple of lr
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.0  # share of the steps over which the rate rises linearly, before the cosine takes it to 0
+    size: int | None = None  # height and width of the crop that is trained on; None: that of the images
+    padding: int = 2  # pixels by which a crop may leave the image; the border is repeated there
+    flip: bool = False  # mirror half of the images; wrong for characters
+    compile: bool = False  # torch.compile: pays on a GPU, for long runs
+    evaluations: int = 5  # points of the history after the start, evenly spread; 0 keeps none
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), field.type
+            if kind == "float" and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value).__name__ not in kind.replace("None", "NoneType").split(" | "):
+                raise TypeError(f"Recipe.{field.name} is {value!r} ({type(value).__name__}), expected {kind}")
+        positive = ("epochs", "batch_size", "lr")
+        for name in (*positive, "backbone_lr", "momentum", "weight_decay", "warmup", "padding", "evaluations"):
+            value, least = getattr(self, name), "above 0" if name in positive else "0 or more"
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
+                raise ValueError(f"Recipe.{name} is {value}, expected {least}")
+        if self.warmup >= 1 or (self.size is not None and self.size < 1):
+            raise ValueError(f"Recipe.warmup is {self.warmup} (below 1), size {self.size} (1 or more, or None)")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Recipe:
+        """A Recipe from some of its values, such as a profile's; a name that it does not know is a ValueError."""
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise ValueError(f"a recipe has no {', '.join(unknown)}: it has {', '.join(names)}")
+        return cls(**values)
+
+
+class Outputs(NamedTuple):
+    """All that the pure half of ftlib ever sees of a model, on the CPU."""
+
+    features: Tensor  # float32 [N, D]
+    logits: Tensor  # float32 [N, C]
+    labels: Tensor  # int64 [N]
+
+
+class FitLog(NamedTuple):
+    losses: Tensor  # float32 [steps], on the CPU
+    seconds: float  # training alone, evaluations left out
+    images_per_second: float
+
+
+def fit(
+    model: nn.Module,
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    evaluate: Callable[[float], None] | None = None,
+) -> FitLog:
+    """Train a model in place by cross-entropy over all of its logits, on the device that it is on.
+
+    Parameters
+    ----------
+    data : ImageSet
+        Moved to the model's device whole.
+    evaluate : callable, optional
+        Called with the epochs done, at the start and at ``recipe.evaluations`` later points (at every step if there
+        are fewer), with the model in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        No images; a label that is not a column of the head; a crop that does not fit the images.
+    FloatingPointError
+        The loss is not finite; the message gives step, learning rate and seed.
+    """
+    device = next(model.parameters()).device
+    check_labels(model, data)
+    data = data.to(device)
+    batch_size = min(recipe.batch_size, len(data))
+    steps = recipe.epochs * (len(data) // batch_size)
+    stops = {round(steps * k / recipe.evaluations) for k in range(1, recipe.evaluations + 1)} if evaluate else set()
+    losses = torch.zeros(steps, device=device)
+    rates = [_schedule(step / steps, recipe.warmup) for step in range(steps)]
+    seconds = 0.0
+
+    model.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, recipe)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    forward = torch.compile(model) if recipe.compile else model
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    with reproducible(seed):
+        batches = _batches(data, recipe, batch_size, model, seed)
+        if stops:
+            model.eval()
+            evaluate(0.0)
+        model.train()
+        start = time.perf_counter()
+        for step, (images, labels) in enumerate(batches):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * rates[step]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(forward(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[step] = loss.detach()
+            # A look at the loss waits for the device: it is taken a few times a run, and finds the step afterwards.
+            if step + 1 == steps or step + 1 in stops or step % 512 == 0:
+                _check_finite(losses[: step + 1], [recipe.lr * rate for rate in rates], seed)
+                seconds += time.perf_counter() - start
+                if step + 1 in stops:
+                    model.eval()
+                    evaluate((step + 1) * recipe.epochs / steps)
+                    model.train()
+                start = time.perf_counter()
+    model.eval()
+    return FitLog(losses.cpu(), seconds, steps * batch_size / seconds)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: ImageSet, size: int | None = None, batch_size: int = 256) -> Outputs:
+    """Features and logits of the centre crops [size, size], in float32 and evaluation mode.
+
+    Training mode, if the model was in it, is restored.
+    """
+    device = next(model.parameters()).device
+    scale, shift = normalisation(model, device)
+    size = _crop_size(data, size)
+    top, left = ((extent - size) // 2 for extent in data.images.shape[-2:])
+    training = model.training
+    model.eval()
+    parts = []
+    for images in data.images.split(batch_size):
+        crop = images[:, :, top : top + size, left : left + size].to(device)
+        crop = torch.addcmul(shift, crop.contiguous(memory_format=torch.channels_last), scale)
+        parts.append([part.float().cpu() for part in features_and_logits(model, crop)])
+    model.train(training)
+    features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Outputs(features, logits, data.labels.cpu())
+
+
+def check_labels(model: nn.Module, data: ImageSet) -> None:
+    """Raise ValueError if there are no images, or labels that are not columns of the model's head."""
+    if len(data) == 0:
+        raise ValueError("no images to train on: expected at least one")
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= model.num_classes:
+        raise ValueError(f"labels run from {low} to {high}, but the head has columns 0 to {model.num_classes - 1}")
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, fused into one kernel where torch has one, the backbone at its lower rate."""
+    return create_optimizer_v2(
+        model,
+        opt=recipe.optimizer,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        param_group_fn=lambda m: parameter_groups(m, recipe.lr, recipe.backbone_lr),
+        **({"fused": True} if recipe.optimizer in ("sgd", "momentum", "adam", "adamw") else {}),
+    )
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and ask for deterministic kernels; random state and settings are as before afterwards."""
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # By default every new tensor is then filled with NaN first, which costs a tenth of the time on a CPU.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(mode)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
+            torch.backends.cudnn.benchmark = benchmark
+
+
+def _batches(
+    data: ImageSet, recipe: Recipe, batch_size: int, model: nn.Module, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``recipe.epochs`` epochs of (float images [B, 3, size, size], labels [B]), cropped and flipped at random."""
+    height, width = data.images.shape[-2:]
+    size, padding, device = _crop_size(data, recipe.size), recipe.padding, data.images.device
+    # A gather of whole pixels [N·H·W, 3], then arithmetic on whole rows of them [size·3]: steps of three would be slow.
+    pixels = data.images.permute(0, 2, 3, 1).reshape(-1, 3)
+    scale, shift = (values.flatten().repeat(size) for values in normalisation(model, device))
+    window = torch.arange(size, device=device)
+    count = len(data) // batch_size * batch_size
+    generator = torch.Generator().manual_seed(seed)  # its own: dropout draws from the other
+    for _ in range(recipe.epochs):
+        # All choices of an epoch are drawn on the CPU and moved at once: the same on every device, few copies.
+        order = torch.randperm(len(data), generator=generator)[:count]
+        ranges = (height + 2 * padding - size + 1, width + 2 * padding - size + 1, 2)
+        choices = (torch.randint(0, r, (count,), generator=generator) for r in ranges)
+        draws = torch.stack([order, *choices]).to(device)
+        for index, top, left, flip in zip(*(row.split(batch_size) for row in draws), strict=True):
+            rows = (window + top[:, None] - padding).clamp_(0, height - 1)
+            columns = (window + left[:, None] - padding).clamp_(0, width - 1)
+            if recipe.flip:
+                columns = torch.where(flip[:, None].bool(), columns.flip(1), columns)
+            places = (index[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
+            crop = pixels.index_select(0, places.flatten()).view(batch_size, size, size * 3)
+            images = torch.addcmul(shift, crop, scale).view(batch_size, size, size, 3).permute(0, 3, 1, 2)
+            yield images, data.labels[index]
+
+
+def _crop_size(data: ImageSet, size: int | None) -> int:
+    """Height and width of a crop that lies inside of the images."""
+    largest = min(data.images.shape[-2:])
+    if size is not None and size > largest:
+        raise ValueError(f"size {size} is too large for images of {'×'.join(map(str, data.images.shape[-2:]))}")
+    return size or largest
+
+
+def _schedule(progress: float, warmup: float) -> float:
+    """Multiple of the peak rate after a share ``progress`` of the steps: linear rise, then half a cosine."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def _check_finite(losses: Tensor, lrs: list[float], seed: int) -> None:
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad):
+        step = int(bad[0])
+        raise FloatingPointError(
+            f"the loss is {float(losses[step])} at step {step} (lr {lrs[step]:.3g}, seed {seed}): "
+            "lower the learning rate or check the images"
+        )

@@ -1,0 +1,33 @@
+"""What all tests share: one thread, which is quickest for small models, and a run store of each test's own."""
+
+from __future__ import annotations
+
+import ftlib  # isort: skip  # before torch: it fixes cuBLAS's workspace and stands in for what torchvision may lack
+
+import pytest
+import torch
+
+from ftlib.benchmarks.core import ImageSet
+
+assert ftlib.__version__
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FTLIB_STORE", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def blobs() -> ImageSet:
+    """96 noisy images of 4 classes that differ in colour and place: learnt in a few steps."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(96) % 4
+    images = torch.randint(0, 90, (96, 3, 32, 32), generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[label % 3, 8 * label : 8 * label + 8] += 150
+    return ImageSet(images.to(torch.uint8), labels)

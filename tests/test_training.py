@@ -1,0 +1,388 @@
+"""ftlib.training: what a Recipe takes, which batches it makes, and that a seed decides everything."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ftlib import models, training
+from ftlib.benchmarks.core import ImageSet
+from ftlib.training import Recipe, fit, predict
+
+SMALL = Recipe(epochs=2, batch_size=16, lr=0.05, backbone_lr=1.0)
+VIT = {"img_size": 32, "patch_size": 4, "proj_drop_rate": 0.2}
+
+
+def trained(data: ImageSet, recipe: Recipe = SMALL, seed: int = 0, **arguments) -> torch.nn.Module:
+    model = models.build("test_byobnet", 4)
+    fit(model, data, recipe, seed=seed, **arguments)
+    return model
+
+
+def logits(model: torch.nn.Module, data: ImageSet) -> torch.Tensor:
+    return predict(model, data).logits
+
+
+def assembled(data: ImageSet, recipe: Recipe, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    batch_size = min(recipe.batch_size, len(data))
+    return list(training._batches(data, recipe, batch_size, models.build("test_byobnet", 4), seed))
+
+
+# ---------------------------------------------------------------------------------------- Recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 2.0}, r"Recipe\.epochs is 2\.0 \(float\), expected int"),
+        ({"lr": "1e-3"}, r"Recipe\.lr is '1e-3' \(str\), expected float"),
+        ({"flip": 1}, r"Recipe\.flip is 1 \(int\), expected bool"),
+        ({"epochs": True}, r"Recipe\.epochs is True \(bool\), expected int"),
+        ({"size": 8.0}, r"Recipe\.size is 8\.0 \(float\), expected int \| None"),
+        ({"momentum": None}, r"Recipe\.momentum is None \(NoneType\), expected float"),
+    ],
+)
+def test_a_value_of_another_type_is_an_error(values, message):
+    with pytest.raises(TypeError, match=message):
+        Recipe(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, r"Recipe\.epochs is 0, expected above 0"),
+        ({"batch_size": -1}, r"Recipe\.batch_size is -1, expected above 0"),
+        ({"lr": 0.0}, r"Recipe\.lr is 0\.0, expected above 0"),
+        ({"lr": math.nan}, r"Recipe\.lr is nan"),
+        ({"weight_decay": math.inf}, r"Recipe\.weight_decay is inf"),
+        ({"momentum": -0.1}, r"Recipe\.momentum is -0\.1, expected 0 or more"),
+        ({"padding": -1}, r"Recipe\.padding is -1"),
+        ({"warmup": 1.0}, r"Recipe\.warmup is 1\.0 \(below 1\)"),
+        ({"size": 0}, r"size 0 \(1 or more, or None\)"),
+    ],
+)
+def test_a_value_out_of_range_is_an_error(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_an_integer_is_taken_for_a_rate():
+    assert Recipe(lr=1) == Recipe(lr=1.0)
+    assert type(Recipe(lr=1).lr) is float
+
+
+def test_a_recipe_from_a_profile_knows_its_names():
+    assert Recipe.of({"epochs": 3}) == Recipe(epochs=3)
+    with pytest.raises(ValueError, match=r"a recipe has no epoch: it has epochs, "):
+        Recipe.of({"epoch": 3})
+
+
+# ---------------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("size", [None, 20])
+@pytest.mark.parametrize("shape", [(32, 32), (24, 40)])
+def test_batches_are_windows_of_the_padded_images_some_mirrored(padding, size, shape):
+    """Against a loop over single images, which makes the same draws."""
+    generator = torch.Generator().manual_seed(1)
+    data = ImageSet(torch.randint(0, 256, (21, 3, *shape), dtype=torch.uint8), torch.arange(21) % 4)
+    side = size or min(shape)
+    scale, shift = models.normalisation(models.build("test_byobnet", 4), torch.device("cpu"))
+    expected = []
+    for _ in range(2):
+        order = torch.randperm(21, generator=generator)[:20]
+        tops = torch.randint(0, shape[0] + 2 * padding - side + 1, (20,), generator=generator)
+        lefts = torch.randint(0, shape[1] + 2 * padding - side + 1, (20,), generator=generator)
+        flips = torch.randint(0, 2, (20,), generator=generator)
+        for index, top, left, flip in zip(order.tolist(), tops.tolist(), lefts.tolist(), flips.tolist(), strict=True):
+            borders = (padding, padding), (padding, padding)
+            padded = np.pad(data.images[index].numpy(), ((0, 0), *borders), mode="edge")
+            window = padded[:, top : top + side, left : left + side]
+            window = torch.from_numpy(np.ascontiguousarray(window[..., ::-1] if flip else window))
+            expected.append((window * scale + shift, index % 4))
+
+    batches = assembled(data, Recipe(epochs=2, batch_size=5, size=size, padding=padding, flip=True), seed=1)
+    assert [len(labels) for _, labels in batches] == [5] * 8
+    torch.testing.assert_close(torch.cat([images for images, _ in batches]), torch.stack([e[0] for e in expected]))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [e[1] for e in expected]
+
+
+def numbered(n: int) -> ImageSet:
+    """Image i is of one colour, which names it; label i % 4."""
+    return ImageSet(torch.arange(n, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 32, 32), torch.arange(n) % 4)
+
+
+def names(images: torch.Tensor) -> list[int]:
+    scale, shift = models.normalisation(models.build("test_byobnet", 4), torch.device("cpu"))
+    return ((images - shift) / scale)[:, 0, 0, 0].round().int().tolist()
+
+
+def test_an_epoch_shows_an_image_at_most_once_and_drops_the_last_batch():
+    batches = assembled(numbered(50), Recipe(epochs=3, batch_size=16))
+    assert [len(images) for images, _ in batches] == [16] * 9
+    for epoch in (batches[:3], batches[3:6], batches[6:]):
+        assert len({name for images, _ in epoch for name in names(images)}) == 48
+    assert names(batches[0][0]) != names(batches[3][0])
+
+
+def test_a_batch_larger_than_the_set_is_the_whole_set():
+    batches = assembled(numbered(10), Recipe(epochs=2, batch_size=64))
+    assert [sorted(names(images)) for images, _ in batches] == [list(range(10))] * 2
+
+
+def test_labels_stay_with_their_images():
+    for images, labels in assembled(numbered(50), Recipe(epochs=1, batch_size=16)):
+        assert [name % 4 for name in names(images)] == labels.tolist()
+
+
+def test_every_image_of_a_batch_has_its_own_crop_and_mirror():
+    ramp = torch.arange(32)[:, None] * 4 + torch.arange(32)  # every pixel's neighbours differ
+    data = ImageSet(ramp.to(torch.uint8).expand(64, 3, 32, 32).clone(), torch.arange(64) % 4)
+    ((images, _),) = assembled(data, Recipe(epochs=1, batch_size=64, padding=2, flip=True))
+    assert len(images.flatten(1).unique(dim=0)) > 20
+    rises_to_the_right = images[:, 0, 16, 20] > images[:, 0, 16, 10]
+    assert 16 < int(rises_to_the_right.sum()) < 48
+
+
+def test_no_flip_unless_asked_for():
+    ramp = torch.arange(32).expand(64, 3, 32, 32).to(torch.uint8)
+    ((images, _),) = assembled(ImageSet(ramp, torch.arange(64) % 4), Recipe(epochs=1, padding=2))
+    assert (images[:, 0, 16, 20] > images[:, 0, 16, 10]).all()
+
+
+def test_images_stay_bytes_until_they_are_in_a_batch(blobs):
+    """The set that is held through training is not four times as large as its bytes."""
+    model = models.build("test_byobnet", 4)
+    batches = training._batches(blobs, SMALL, 16, model, 0)
+    images, _ = next(batches)
+    held = [v for v in batches.gi_frame.f_locals.values() if isinstance(v, torch.Tensor) and len(v) >= len(blobs)]
+    assert images.dtype == torch.float32
+    assert sum(v.nbytes for v in held) < 2 * blobs.images.nbytes
+
+
+def test_images_are_channels_last(blobs):
+    images, _ = assembled(blobs, SMALL)[0]
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+# ---------------------------------------------------------------------------------------- what a seed decides
+
+
+@pytest.mark.parametrize(("backbone", "options"), [("test_byobnet", {}), ("test_vit", VIT)])
+def test_the_same_seed_gives_the_same_bits(blobs, backbone, options):
+    first, again = (models.build(backbone, 4, options=options) for _ in range(2))
+    logs = [fit(model, blobs, SMALL, seed=5) for model in (first, again)]
+    assert torch.equal(logs[0].losses, logs[1].losses)
+    assert torch.equal(logits(first, blobs), logits(again, blobs))
+
+
+def digest() -> str:
+    """Of the logits after a training that needs nothing from outside."""
+    torch.set_num_threads(1)
+    images = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = ImageSet(images, torch.arange(64) % 4)
+    return hashlib.sha256(logits(trained(data), data).numpy().tobytes()).hexdigest()
+
+
+def test_the_same_seed_gives_the_same_bits_in_another_process():
+    program = f"import runpy; print(runpy.run_path({__file__!r})['digest']())"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == digest()
+
+
+def test_another_seed_gives_other_logits(blobs):
+    assert not torch.equal(logits(trained(blobs, seed=0), blobs), logits(trained(blobs, seed=1), blobs))
+
+
+def test_training_leaves_random_state_and_settings_alone(blobs):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    trained(blobs)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory is fill
+
+
+def test_settings_come_back_after_an_error():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with pytest.raises(KeyError), training.reproducible(0):
+            raise KeyError
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_the_random_state_before_training_does_not_matter(blobs):
+    torch.manual_seed(1)
+    first = trained(blobs)
+    torch.manual_seed(2)
+    assert torch.equal(logits(first, blobs), logits(trained(blobs), blobs))
+
+
+# ---------------------------------------------------------------------------------------- the course of a training
+
+
+def test_evaluate_is_called_at_the_promised_epochs_in_evaluation_mode(blobs):
+    model, calls = models.build("test_byobnet", 4), []
+    recipe = Recipe(epochs=4, batch_size=16, evaluations=2)
+    fit(model, blobs, recipe, seed=0, evaluate=lambda epoch: calls.append((epoch, model.training)))
+    assert calls == [(0.0, False), (2.0, False), (4.0, False)]
+    assert not model.training
+
+
+def test_evaluate_is_called_at_every_step_if_there_are_fewer_steps_than_evaluations(blobs):
+    calls = []
+    trained(blobs, Recipe(epochs=1, batch_size=48, evaluations=5), evaluate=calls.append)
+    assert calls == [0.0, 0.5, 1.0]
+
+
+def test_no_evaluations_call_nothing(blobs):
+    trained(blobs, Recipe(epochs=1, batch_size=48, evaluations=0), evaluate=pytest.fail)
+
+
+def test_evaluations_do_not_change_what_is_learnt(blobs):
+    looked = models.build("test_byobnet", 4)
+    fit(looked, blobs, SMALL, seed=0, evaluate=lambda _: predict(looked, blobs))
+    assert torch.equal(logits(looked, blobs), logits(trained(blobs), blobs))
+
+
+def test_training_learns(blobs):
+    model = models.build("test_byobnet", 4)
+    log = fit(model, blobs, Recipe(epochs=15, batch_size=16, lr=0.1, backbone_lr=1.0), seed=0)
+    assert log.losses.shape == (15 * 6,)
+    assert log.losses[-6:].mean() < 0.5 * log.losses[:6].mean()
+    assert (logits(model, blobs).argmax(1) == blobs.labels).float().mean() > 0.9
+    assert log.seconds > 0
+    assert log.images_per_second == pytest.approx(15 * 96 / log.seconds)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adabelief", "adadelta", "adagrad", "rmsprop"])
+def test_every_optimizer_moves_head_and_backbone(blobs, name):
+    before, after = models.build("test_byobnet", 4), models.build("test_byobnet", 4)
+    fit(after, blobs, Recipe(epochs=1, batch_size=16, optimizer=name, lr=1e-3), seed=0)
+    for group, moved in zip(*(models.parameter_groups(m, 1.0, 1.0) for m in (before, after)), strict=True):
+        assert any(not torch.equal(p, q) for p, q in zip(group["params"], moved["params"], strict=True))
+
+
+def test_a_backbone_rate_of_zero_freezes_the_backbones_parameters(blobs):
+    model, fresh = trained(blobs, Recipe(epochs=1, batch_size=16, backbone_lr=0.0)), models.build("test_byobnet", 4)
+    (head, backbone), (fresh_head, fresh_backbone) = (models.parameter_groups(m, 1.0, 1.0) for m in (model, fresh))
+    assert all(torch.equal(p, q) for p, q in zip(backbone["params"], fresh_backbone["params"], strict=True))
+    assert not torch.equal(head["params"][0], fresh_head["params"][0])
+
+
+def test_one_step_of_sgd_is_the_textbooks(blobs):
+    """Nesterov's first step: (1 + momentum) · lr · (gradient + weight decay · weight), the backbone at its own rate."""
+    recipe = Recipe(epochs=1, batch_size=96, lr=0.1, backbone_lr=0.5, momentum=0.8, weight_decay=0.01)
+    model, trained_model = models.build("test_byobnet", 4), trained(blobs, recipe, seed=3)
+    images, labels = assembled(blobs, recipe, seed=3)[0]
+    model.train().to(memory_format=torch.channels_last)
+    F.cross_entropy(model(images), labels).backward()
+    for group, after in zip(*(models.parameter_groups(m, 0.1, 0.5) for m in (model, trained_model)), strict=True):
+        for p, q in zip(group["params"], after["params"], strict=True):
+            expected = p - 1.8 * group["lr"] * (p.grad + 0.01 * p)
+            torch.testing.assert_close(q, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_rate_rises_linearly_and_falls_as_half_a_cosine():
+    rates = [training._schedule(step / 100, warmup=0.2) for step in range(101)]
+    assert rates[0] == 0
+    assert rates[10] == pytest.approx(0.5)
+    assert rates[20] == 1
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0)
+    assert all(a < b for a, b in pairwise(rates[:21]))
+    assert all(a > b for a, b in pairwise(rates[20:]))
+
+
+# ---------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(("label", "span"), [(4, "0 to 4"), (-1, "-1 to 3")])
+def test_labels_outside_the_head_are_named(blobs, label, span):
+    labels = blobs.labels.clone()
+    labels[5] = label
+    with pytest.raises(ValueError, match=rf"labels run from {span}, but the head has columns 0 to 3"):
+        trained(ImageSet(blobs.images, labels))
+
+
+def test_an_empty_set_is_an_error(blobs):
+    with pytest.raises(ValueError, match="no images to train on"):
+        trained(blobs.of([]))
+
+
+def test_a_crop_larger_than_the_images_is_an_error(blobs):
+    with pytest.raises(ValueError, match=r"size 33 is too large for images of 32×32"):
+        trained(blobs, Recipe(size=33))
+    with pytest.raises(ValueError, match=r"size 33 is too large for images of 32×32"):
+        predict(models.build("test_byobnet", 4), blobs, size=33)
+
+
+def test_an_unknown_optimizer_is_named(blobs):
+    with pytest.raises(ValueError, match="gradient-descent"):
+        trained(blobs, Recipe(optimizer="gradient-descent"))
+
+
+def test_an_infinite_loss_is_reported_at_its_first_step(blobs):
+    """The second batch is the first that the exploded weights see."""
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 1 \(lr 9\.\d+e\+29, seed 6\)"):
+        trained(blobs, Recipe(epochs=2, batch_size=16, lr=1e30), seed=6)
+
+
+def test_a_loss_that_turns_nan_late_is_reported_at_its_step(blobs, monkeypatch):
+    steps = iter(range(100))
+    true = F.cross_entropy
+    monkeypatch.setattr(F, "cross_entropy", lambda *a: true(*a) * (math.nan if next(steps) == 7 else 1.0))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 7 \(lr .*, seed 0\)"):
+        trained(blobs, Recipe(epochs=2, batch_size=16, evaluations=0))
+
+
+# ---------------------------------------------------------------------------------------- predict
+
+
+def test_predict_is_a_plain_loop(blobs):
+    model = models.build("test_byobnet", 4).eval()
+    scale, shift = models.normalisation(model, torch.device("cpu"))
+    features, answers, labels = predict(model, blobs, batch_size=40)
+    with torch.no_grad():
+        for i in (0, 39, 40, 95):
+            image = (blobs.images[i] * scale + shift)[None]
+            torch.testing.assert_close(answers[i], model(image)[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                features[i], model.forward_head(model.forward_features(image), pre_logits=True)[0], rtol=1e-4, atol=1e-5
+            )
+    assert torch.equal(labels, blobs.labels)
+    assert (features.dtype, answers.dtype, answers.shape) == (torch.float32, torch.float32, (96, 4))
+
+
+def test_predict_takes_the_centre(blobs):
+    model = models.build("test_byobnet", 4)
+    centre = ImageSet(blobs.images[:, :, 6:26, 6:26].clone(), blobs.labels)
+    assert torch.equal(predict(model, blobs, size=20).logits, predict(model, centre).logits)
+
+
+def test_predict_takes_the_centre_of_images_that_are_not_square(blobs):
+    model = models.build("test_byobnet", 4)
+    wide = ImageSet(blobs.images[:, :, 4:24].clone(), blobs.labels)
+    centre = ImageSet(blobs.images[:, :, 4:24, 6:26].clone(), blobs.labels)
+    assert torch.equal(predict(model, wide).logits, predict(model, centre).logits)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_predict_restores_the_mode_and_changes_no_weights(blobs, mode):
+    model = models.build("test_byobnet", 4).train(mode)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predict(model, blobs)
+    assert model.training is mode
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
