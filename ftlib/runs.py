@@ -1,0 +1,88 @@
+"""A Run: an Experiment's result as the store keeps it, each part read when it is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ftlib import models
+from ftlib.benchmarks import ClassSplit
+from ftlib.training import Outputs
+
+if TYPE_CHECKING:
+    from ftlib.experiments import Experiment
+
+
+@dataclass(frozen=True)
+class Run:
+    """An Experiment's result, read from the store when it is asked for."""
+
+    experiment: Experiment
+    path: Path = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def log(self) -> dict[str, Any]:
+        """device, threads, versions, seconds, images_per_second."""
+        return json.loads((self.path / "log.json").read_text())
+
+    @cached_property
+    def split(self) -> ClassSplit:
+        return ClassSplit(**{side: self._array(f"split/{side}").tolist() for side in ("seen", "absent")})
+
+    @cached_property
+    def test(self) -> Outputs:
+        """On the target's test images, all classes."""
+        return self._outputs("test")
+
+    @cached_property
+    def train(self) -> Outputs:
+        """On the target's training images, all classes: for diagnostics such as NCM. A method takes `seen_train`."""
+        return self._outputs("train")
+
+    @cached_property
+    def seen_train(self) -> Outputs:
+        """On the images that fine-tuning saw, which is all that a deployable method may look at."""
+        keep = torch.isin(self.train.labels, torch.tensor(self.split.seen))
+        return Outputs(*(part[keep] for part in self.train))
+
+    @cached_property
+    def history(self) -> dict[str, Tensor]:
+        """epoch [E], test logits [E, N, C], head weight [E, C, D] and bias [E, C], and loss [steps]."""
+        return self._group("history")
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The trained weights: a plain state dict of the timm model."""
+        return self._group("model")
+
+    def build(self) -> nn.Module:
+        """The trained classifier, on the CPU, in evaluation mode."""
+        spec = self.experiment
+        if not self.state:
+            raise ValueError(f"{spec.method!r} trains nothing and keeps no weights: build the run of experiment.source")
+        model = models.build(spec.backbone, self.test.logits.shape[1], options=spec.model)
+        model.load_state_dict(self.state)
+        return model.eval()
+
+    def _outputs(self, part: str) -> Outputs:
+        return Outputs(**self._group(part))
+
+    def _group(self, prefix: str) -> dict[str, Tensor]:
+        with safe_open(self.path / "arrays.safetensors", "pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix + "/")]  # noqa: SIM118
+            return {name.removeprefix(prefix + "/"): file.get_tensor(name) for name in names}
+
+    def _array(self, name: str) -> Tensor:
+        with safe_open(self.path / "arrays.safetensors", "pt") as file:
+            return file.get_tensor(name)

@@ -1,0 +1,341 @@
+"""ftlib.experiments: an Experiment is computed once, under a name that says all it depends on."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from ftlib import benchmarks, experiments, models, provenance, training
+from ftlib.benchmarks import glyphs
+from ftlib.experiments import Experiment, SweepError, grid, run, sweep
+from ftlib.store import Store
+from ftlib.training import Recipe
+
+DATA = {"classes": 8, "source_per_class": 8, "target_per_class": 6, "test_per_class": 4}
+TINY = Recipe(epochs=1, batch_size=8)
+BASE = Experiment("glyphs/print-neon", "test_byobnet", "finetune", TINY, pretraining=TINY, data=DATA)
+OTHERS = [replace(BASE, benchmark="glyphs/print-chalk"), replace(BASE, method="pretrained")]  # of the same source
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list[int]:
+    """The seed of every training that takes place in this process."""
+    seeds, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *a, **k: seeds.append(k["seed"]) or fit(*a, **k))
+    return seeds
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Store:
+    """A store that holds BASE, for tests that only read."""
+    store = Store(tmp_path_factory.mktemp("shared"))
+    run(BASE, store=store)
+    return store
+
+
+def fresh(experiment: Experiment) -> Experiment:
+    """The same experiment, its key not yet computed."""
+    return replace(experiment)
+
+
+# ---------------------------------------------------------------------------------------- the key
+
+CHANGED = {
+    "benchmark": "glyphs/print-chalk",
+    "backbone": "test_resnet",
+    "method": "pretrained",
+    "recipe": replace(TINY, lr=0.02),
+    "seed": 1,
+    "pretraining": replace(TINY, lr=0.02),
+    "data": DATA | {"target_per_class": 7},
+    "model": {"drop_rate": 0.1},
+    "checkpoint": "a.safetensors",
+    "pretrained": True,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Experiment)])
+def test_the_key_changes_with_every_field(name):
+    assert replace(BASE, **{name: CHANGED[name]}).key != BASE.key
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
+def test_the_key_changes_with_every_value_of_the_recipe(name):
+    other = {"optimizer": "adam", "flip": True, "compile": True, "size": 20, "warmup": 0.5}.get(name, 7)
+    assert replace(BASE, recipe=replace(TINY, **{name: other})).key != BASE.key
+
+
+def test_the_key_does_not_depend_on_the_order_of_options():
+    assert replace(BASE, data=dict(reversed(DATA.items()))).key == BASE.key
+
+
+def test_the_key_is_the_same_in_another_process():
+    program = f"from ftlib.experiments import *; print({BASE!r}.key)"
+    environment = os.environ | {"PYTHONHASHSEED": "12345"}
+    assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == BASE.key
+
+
+def test_an_experiment_is_its_key():
+    assert {BASE: 1}[fresh(BASE)] == 1
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Read another source for one module, as if its file had been edited before Python was started."""
+    read = inspect.getsource
+
+    def edit(module, pattern: str, replacement: str) -> None:
+        changed, n = re.subn(pattern, replacement, read(module), count=1)
+        assert n == 1
+        monkeypatch.setattr(inspect, "getsource", lambda m: changed if m is module else read(m))
+        provenance._hash_of_module.cache_clear()
+
+    yield edit
+    provenance._hash_of_module.cache_clear()
+
+
+def test_comments_docstrings_and_layout_do_not_change_the_key(edited):
+    key = BASE.key
+    edited(training, r'^"""', '# a remark\n\n\n"""Other words. ')
+    assert fresh(BASE).key == key
+    edited(training, r"in place by cross-entropy", "in its place by cross-entropy")
+    assert fresh(BASE).key == key
+
+
+@pytest.mark.parametrize(
+    ("module", "pattern", "replacement"),
+    [
+        (training, r"zero_grad\(\)", "zero_grad(set_to_none=False)"),
+        (training, r"0\.5 \* \(1", "0.6 * (1"),
+        (models, r"255 \* std", "256 * std"),
+        (experiments.methods, r"\.of\(split\.seen\)", ""),
+        (glyphs, r"SIZE = 32", "SIZE = 33"),
+        (benchmarks.core, r"__len__", "__size__"),
+    ],
+)
+def test_a_change_of_the_code_behind_a_result_changes_the_key(edited, module, pattern, replacement):
+    key = BASE.key
+    edited(module, pattern, replacement)
+    assert fresh(BASE).key != key
+
+
+def test_an_edit_while_python_runs_does_not_change_the_key(monkeypatch):
+    """The code in memory is still the old one, and its results must not be found under the new one's name."""
+    key = fresh(BASE).key
+    monkeypatch.setattr(inspect, "getsource", lambda _: "x = 1")
+    assert fresh(BASE).key == key
+
+
+def test_the_code_reads_the_same_in_a_python_whose_syntax_has_more_fields():
+    """Python 3.12 gave functions a list of type parameters, and a store outlives an interpreter."""
+    tree = ast.parse("def f(x): return x")
+    before = provenance._plain(tree)
+    function = tree.body[0]
+    function._fields = (*function._fields, "type_parameters")
+    function.type_parameters = []
+    assert provenance._plain(tree) == before
+
+
+# ---------------------------------------------------------------------------------------- the source
+
+
+def test_targets_and_methods_of_a_source_share_its_pretraining():
+    more_images = replace(BASE, data=DATA | {"target_per_class": 9}, recipe=Recipe())
+    assert len({e.source.key for e in (BASE, *OTHERS, more_images)}) == 1
+
+
+@pytest.mark.parametrize("name", ["backbone", "seed", "pretraining", "model", "checkpoint", "pretrained"])
+def test_what_bears_on_pretraining_gives_another_source(name):
+    assert replace(BASE, **{name: CHANGED[name]}).source.key != BASE.source.key
+
+
+def test_pretraining_takes_place_once(trainings):
+    for experiment in (BASE, *OTHERS):
+        run(experiment)
+    assert len(trainings) == 3  # the source, neon and chalk; the third only looks
+
+
+# ---------------------------------------------------------------------------------------- run
+
+
+def test_a_run_in_the_store_is_not_computed(shared, trainings):
+    assert run(fresh(BASE), store=shared).test.logits.shape == (8 * 4, 8)
+    assert trainings == []
+
+
+def test_a_run_gives_the_same_bits_in_another_store(shared):
+    torch.manual_seed(99)
+    first, again = run(BASE, store=shared), run(BASE)
+    assert again.path != first.path
+    assert torch.equal(again.test.logits, first.test.logits)
+    assert all(torch.equal(value, first.state[name]) for name, value in again.state.items())
+
+
+def test_a_truncated_run_is_computed_again(shared, trainings):
+    path = run(BASE).path / "arrays.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    trainings.clear()
+    with pytest.warns(UserWarning, match=rf"run {BASE.key} was damaged"):
+        again = run(BASE)
+    assert trainings == [0]  # not the source
+    assert torch.equal(again.test.logits, run(BASE, store=shared).test.logits)
+
+
+def test_two_that_ask_at_the_same_time_get_one_run(trainings):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, [BASE, fresh(BASE)])
+    assert first.path == second.path
+    assert len(trainings) == 2  # the source and the target
+
+
+def test_a_run_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="unknown backbone 'test_resnett'"):
+        run(replace(BASE, backbone="test_resnett"), store=Store(tmp_path / "s"))
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["locks"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "finetuning"}, r"unknown method 'finetuning': expected one of pretrain, pretrained, finetune"),
+        ({"benchmark": "glyph/print-neon"}, r"unknown benchmark 'glyph/print-neon'"),
+        ({"benchmark": "glyphs/print-oil"}, "oil"),
+        ({"data": {"clases": 3}}, "clases"),
+    ],
+)
+def test_what_does_not_exist_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        run(replace(BASE, **values))
+
+
+# ---------------------------------------------------------------------------------------- what a Run holds
+
+
+def test_the_outputs_are_those_of_the_benchmark(shared):
+    result, benchmark = run(BASE, store=shared), benchmarks.load(BASE.benchmark, seed=0, **DATA)
+    assert torch.equal(result.test.labels, benchmark.target_test.labels)
+    assert torch.equal(result.train.labels, benchmark.target.labels)
+    assert result.split == benchmark.split
+
+
+def test_the_built_classifier_gives_the_runs_logits(shared):
+    result = run(BASE, store=shared)
+    target, _ = benchmarks.load_target(BASE.benchmark, 0, **DATA)
+    outputs = training.predict(result.build(), target.test)
+    torch.testing.assert_close(outputs.logits, result.test.logits)
+    torch.testing.assert_close(outputs.features, result.test.features)
+
+
+def test_a_run_that_trains_nothing_says_that_it_has_no_classifier(shared):
+    with pytest.raises(ValueError, match=r"'pretrained' trains nothing and keeps no weights.*source"):
+        run(replace(BASE, method="pretrained"), store=shared).build()
+
+
+def test_the_training_outputs_for_methods_are_of_seen_classes_only(shared):
+    result = run(BASE, store=shared)
+    assert sorted(set(result.seen_train.labels.tolist())) == list(result.split.seen)
+    assert len(result.seen_train.logits) == len(result.seen_train.features) == 4 * 6
+    assert sorted(set(result.train.labels.tolist())) == list(range(8))
+
+
+def test_absent_images_do_not_reach_fine_tuning(monkeypatch):
+    labels, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda m, data, *a, **k: labels.append(data.labels) or fit(m, data, *a, **k))
+    result = run(BASE)
+    assert sorted(set(labels[0].tolist())) == list(range(8))
+    assert sorted(set(labels[1].tolist())) == list(result.split.seen)
+
+
+def test_the_history_begins_with_the_pretrained_and_ends_with_the_fine_tuned(shared):
+    result, before = run(BASE, store=shared), run(replace(BASE, method="pretrained"), store=shared)
+    history = result.history
+    assert history["epoch"].tolist() == sorted(set(history["epoch"].tolist()))
+    assert (history["epoch"][0], history["epoch"][-1]) == (0, 1)
+    torch.testing.assert_close(history["logits"][0], before.test.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(history["logits"][-1], result.test.logits)
+    assert torch.equal(history["weight"][-1], models.head(result.build()).weight)
+    assert not torch.equal(history["weight"][0], history["weight"][-1])
+    assert len(history["loss"]) == 4 * 6 // 8
+
+
+def test_the_log_says_where_and_how_long(shared):
+    log = run(BASE, store=shared).log
+    assert log["device"]
+    assert log["versions"]["torch"] == torch.__version__
+    assert log["seconds"] > 0 < log["images_per_second"]
+
+
+# ---------------------------------------------------------------------------------------- sweep and grid
+
+
+def test_a_sweep_in_processes_brings_what_run_brings(shared):
+    results = sweep({"first": BASE, "second": replace(BASE, seed=1)}, jobs=2)
+    assert list(results) == ["first", "second"]
+    assert torch.equal(results["first"].test.logits, run(BASE, store=shared).test.logits)
+    assert results["second"].experiment.seed == 1
+
+
+def test_a_sweep_keeps_the_order_and_computes_what_is_equal_once(trainings):
+    seeds = [2, 0, 2, 1, 0]
+    results = sweep([replace(BASE, seed=seed) for seed in seeds], jobs=1)
+    assert list(results) == [0, 1, 2, 3, 4]
+    assert [results[i].experiment.seed for i in results] == seeds
+    assert sorted(trainings) == [0, 0, 1, 1, 2, 2]  # source and target of each
+
+
+def test_a_sweep_finishes_the_others_reports_the_failed_and_resumes(trainings, monkeypatch):
+    build = models.build
+
+    def broken(*arguments, seed=0, **options):
+        if seed == 1:
+            raise MemoryError("none left")
+        return build(*arguments, seed=seed, **options)
+
+    wanted = [replace(BASE, seed=seed) for seed in (0, 1, 2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "build", broken)
+        with pytest.raises(SweepError, match=r"(?s)1 of 3 runs failed:.*seed=1.*MemoryError: none left") as failure:
+            sweep(wanted, jobs=1)
+    assert "seed=0" not in str(failure.value)
+    assert sorted(set(trainings)) == [0, 2]
+    trainings.clear()
+    assert len(sweep(wanted, jobs=1)) == 3
+    assert set(trainings) == {1}
+
+
+def test_a_sweep_leaves_the_number_of_threads_alone():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        sweep([BASE], jobs=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_neighbours_in_a_sweep_start_from_different_sources():
+    wanted = [replace(BASE, seed=s, benchmark=f"glyphs/print-{t}") for s in (0, 1, 2) for t in ("neon", "chalk")]
+    ordered = experiments._spread(wanted)
+    assert sorted(e.key for e in ordered) == sorted(e.key for e in wanted)
+    assert [e.seed for e in ordered] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_grid_has_every_pair_and_seed():
+    made = grid(["glyphs/print-neon", "glyphs/chalk-photo"], [0, 1], "finetune", recipe={"epochs": 3}, data=DATA)
+    assert list(made) == [("print-neon", 0), ("print-neon", 1), ("chalk-photo", 0), ("chalk-photo", 1)]
+    expected = Experiment("glyphs/chalk-photo", method="finetune", recipe=Recipe(epochs=3), seed=1, data=DATA)
+    assert made["chalk-photo", 1] == expected
+
+
+def test_a_grid_that_repeats_itself_is_an_error():
+    with pytest.raises(ValueError, match=r"'print-neon' with seed 0 is there twice"):
+        grid(["glyphs/print-neon"], [0, 0], "finetune")
