@@ -1,0 +1,68 @@
+"""What every pure function of arrays asks of its input: one place, one wording."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftlib.benchmarks.core import ClassSplit
+
+Array = Tensor | np.ndarray
+
+
+def check_outputs(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
+    """Logits [N, C] and int64 labels [N] in Y as tensors on one device; NaN is left to `check_no_nan`."""
+    logits = check_matrix(logits, "logits")
+    if (largest := split.classes[-1]) >= logits.shape[1]:
+        raise ValueError(f"the split names class {largest}, but the logits have only {logits.shape[1]} columns")
+    return logits, check_labels(labels, logits, split.classes, "the split's classes Y = S ∪ U")
+
+
+def check_matrix(array: Array, name: str) -> Tensor:
+    """A floating tensor [N, D], not empty, without gradient; NumPy arrays are shared, not copied."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+        tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
+    if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
+        raise ValueError(f"{name} are {tensor.dtype} {list(tensor.shape)}, expected floating [N, D], not empty")
+    return tensor
+
+
+def check_no_nan(matrix: Tensor, name: str) -> None:
+    """ValueError with the number of NaN and the place of the first."""
+    # A sum is many times faster than isnan; infinities of both signs make it NaN too, so look closely only then.
+    if matrix.sum().isnan() and len(where := matrix.isnan().nonzero()):
+        rows = len(where[:, 0].unique())
+        row, column = where[0].tolist()
+        raise ValueError(
+            f"{name} hold {len(where)} NaN in {rows} of {len(matrix)} rows, the first at row {row}, "
+            f"column {column}: the model diverged or its input is damaged"
+        )
+
+
+def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str) -> Tensor:
+    """int64 labels [N] on the device of the matrix that they belong to; ValueError names labels not allowed."""
+    labels = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not integers or labels.shape != of.shape[:1]:
+        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}, expected integers [{len(of)}]")
+    labels = labels.to(of.device, torch.int64)
+    allowed = torch.tensor(list(allowed), device=of.device)
+    size = int(allowed.max()) + 1
+    known = torch.zeros(size + 1, dtype=torch.bool, device=of.device)  # the last entry stands for all other labels
+    known[allowed] = True
+    known = known[labels.clamp(-1, size)]
+    if not known.all():
+        raise ValueError(f"labels {labels[~known].unique().tolist()} are not among {meaning}")
+    return labels
+
+
+def check_gamma(gamma: float) -> float:
+    if math.isnan(gamma := float(gamma)):
+        raise ValueError("γ is NaN, expected a number of logits")
+    return gamma

@@ -1,0 +1,217 @@
+"""Accuracies over seen and absent classes, the exact seen-unseen curve with its area, and nearest class means.
+
+A calibrated classifier predicts argmax_c f_c(x) + γ·1[c ∈ U]. Per sample, margin = max_{c∈S} f_c − max_{c∈U} f_c,
+in float64, says all that γ can do: the sample is predicted absent if and only if γ > margin (a tie stays seen). So
+every accuracy follows from N margins and from whether the label is the best class of its own side, and sorting the
+margins gives the whole curve at once. Everything takes torch tensors on any device or NumPy arrays, needs one pass
+over the logits, and returns Python floats or NumPy arrays on the CPU. Accuracies are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from ftlib.benchmarks.core import ClassSplit
+from ftlib.checks import Array, check_gamma, check_labels, check_matrix, check_no_nan
+from ftlib.margins import best_of_sides
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Acc_{A/B}: over samples whose label is in A, argmax over the classes B; nan where A has no sample."""
+
+    yy: float
+    sy: float
+    uy: float
+    ss: float
+    uu: float
+
+
+def split_accuracies(
+    logits: Array, labels: Array, split: ClassSplit, gamma: float = 0.0, per_class: bool = False
+) -> Accuracies:
+    """Accuracies of argmax_c f_c + γ·1[c ∈ U] over Y = S ∪ U; other columns are masked.
+
+    Parameters
+    ----------
+    logits : floating array [N, C]
+    labels : integer array [N], each a class of Y.
+    split : ClassSplit
+    gamma : float
+        γ in logits, ±inf allowed. Acc_{S/S} and Acc_{U/U} do not depend on it.
+    per_class : bool
+        Average over the classes that have samples instead of over the samples.
+
+    Raises
+    ------
+    ValueError
+        NaN among the logits or as γ, a label outside Y, a class of the split outside the head, no samples, shapes
+        that disagree, logits that are not floating or labels that are not integers.
+
+    Notes
+    -----
+    Of equal logits on one side the lowest class id wins, and a seen class wins against an absent one.
+    """
+    gamma = check_gamma(gamma)
+    best = best_of_sides(logits, labels, split)
+    right = best.hit & ((gamma > best.margin) == best.absent)
+    seen, absent = ~best.absent, best.absent
+    average = _class_average if per_class else _sample_average
+    return Accuracies(
+        yy=average(right, best.label),
+        sy=average(right[seen], best.label[seen]),
+        uy=average(right[absent], best.label[absent]),
+        ss=average(best.hit[seen], best.label[seen]),
+        uu=average(best.hit[absent], best.label[absent]),
+    )
+
+
+class Point(NamedTuple):
+    """Acc_{S/Y}, Acc_{U/Y} and Acc_{Y/Y} at one γ."""
+
+    sy: float
+    uy: float
+    yy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Acc_{U/Y} against Acc_{S/Y} over all γ, exactly: a knot for each of the K pieces on which nothing changes.
+
+    Attributes
+    ----------
+    gamma : float64 [K]
+        A γ inside each piece, ascending from −inf to +inf: passed to `split_accuracies` it gives the knot again.
+    sy, uy, yy : float64 [K]
+        Accuracies on the pieces; ``yy`` is the average over all samples.
+    ausuc : float
+        Area under ``uy`` against ``sy``, trapezoid between the knots (Chao et al., ECCV 2016).
+    """
+
+    gamma: np.ndarray
+    sy: np.ndarray
+    uy: np.ndarray
+    yy: np.ndarray
+    ausuc: float
+    _edges: np.ndarray = field(repr=False)  # [K − 1], ascending: piece i is (edge i−1, edge i]
+
+    def at(self, gamma: float) -> Point:
+        """The accuracies at γ, ±inf allowed: the same as `split_accuracies` gives."""
+        i = np.searchsorted(self._edges, check_gamma(gamma))  # the edges below γ
+        return Point(float(self.sy[i]), float(self.uy[i]), float(self.yy[i]))
+
+    def best_gamma(self, min_uy: float | None = None) -> float:
+        """A finite γ of the best Acc_{Y/Y} on the curve, if asked among the knots with ``uy >= min_uy``.
+
+        Of equally good pieces the one whose γ is closest to 0 is taken, and of two as close the negative one. γ is
+        the middle of its piece; on the two unbounded pieces 0 if that is inside, else one logit beyond the margin.
+
+        Raises
+        ------
+        ValueError
+            If no finite γ reaches ``min_uy``.
+        """
+        gamma, low, high = self.gamma.copy(), self._edges[0], self._edges[-1]
+        gamma[0] = 0.0 if low >= 0 else low - 1
+        gamma[-1] = 0.0 if high < 0 else max(high + 1, np.nextafter(high, np.inf))
+        allowed = np.isfinite(gamma)
+        if min_uy is not None:
+            highest = self.uy[allowed].max()
+            allowed &= self.uy >= min_uy
+            if not allowed.any():
+                raise ValueError(f"no γ reaches an absent accuracy of {min_uy}: the highest is {highest}")
+        best = gamma[allowed & (self.yy == self.yy[allowed].max())]
+        return float(best[np.abs(best).argmin()])
+
+
+def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
+    """The exact seen-unseen accuracy curve and its area (AUSUC), in O(N log N).
+
+    A seen sample whose best seen class is right is right while γ ≤ margin; an absent sample whose best absent
+    class is right is right once γ > margin. Sorted, these samples' margins are the edges between the pieces.
+    Arguments and errors as for `split_accuracies`; ValueError also if one side of the split has no sample.
+    """
+    best = best_of_sides(logits, labels, split)
+    n_absent = int(np.count_nonzero(best.absent))
+    n_seen = len(best.absent) - n_absent
+    for n, side in ((n_seen, "seen"), (n_absent, "absent")):
+        if n == 0:
+            raise ValueError(f"no sample of a {side} class: the curve needs test samples of both sides")
+    falls, rises = (best.margin[best.hit & side] for side in (~best.absent, best.absent))
+    falls.sort()
+    rises.sort()
+    edges, lost, won = _merge(falls, rises)
+
+    seen_right, absent_right = len(falls) - np.append(0, lost), np.append(0, won)
+    sy, uy, yy = seen_right / n_seen, absent_right / n_absent, (seen_right + absent_right) / len(best.absent)
+    middle = edges[:-1] / 2 + edges[1:] / 2
+    inside = np.where(middle > edges[:-1], middle, edges[1:])  # the upper edge belongs to its piece
+    gamma = np.concatenate([[-np.inf], inside, [np.inf]])
+    ausuc = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
+    return Curve(gamma, sy, uy, yy, ausuc, edges)
+
+
+def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_classes: int) -> np.ndarray:
+    """Cosine of L2-normalised features to the re-normalised class means of L2-normalised training features (NCM).
+
+    Parameters
+    ----------
+    train_features : floating array [M, D]
+        Of the target domain's training images of all classes: a diagnostic, not a method one can deploy.
+    train_labels : integer array [M], in 0 … num_classes − 1.
+    features : floating array [N, D]
+
+    Returns
+    -------
+    float array [N, num_classes]
+        Cosines in [−1, 1]; −inf in the column of a class without training data.
+
+    Raises
+    ------
+    ValueError
+        NaN, labels outside 0 … num_classes − 1, empty arrays, or shapes or types that disagree.
+    """
+    features = check_matrix(features, "features")
+    train = check_matrix(train_features, "training features").to(features.device)
+    check_no_nan(features, "features")
+    check_no_nan(train, "training features")
+    if train.shape[1] != features.shape[1]:
+        raise ValueError(f"training features have {train.shape[1]} dimensions, features {features.shape[1]}")
+    labels = check_labels(train_labels, train, range(num_classes), f"the classes 0 to {num_classes - 1}")
+    dtype = torch.promote_types(torch.promote_types(features.dtype, train.dtype), torch.float32)
+    sums = torch.zeros(num_classes, train.shape[1], dtype=dtype, device=train.device)
+    sums.index_add_(0, labels, normalize(train.to(dtype)))  # a sum has the direction of its mean
+    cosines = normalize(features.to(dtype)) @ normalize(sums).T
+    cosines[:, torch.bincount(labels, minlength=num_classes) == 0] = -torch.inf
+    return cosines.cpu().numpy()
+
+
+def _merge(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct margins below +inf, ascending, and how many falls and rises are not above each."""
+    falls, rises = (side[: np.searchsorted(side, np.inf)] for side in (falls, rises))  # γ > inf never holds
+    if len(falls) + len(rises) == 0:
+        return np.zeros(1), np.zeros(1, int), np.zeros(1, int)  # nothing ever changes: two equal ends
+    place = np.searchsorted(falls, rises, side="right") + np.arange(len(rises))
+    is_rise = np.zeros(len(falls) + len(rises), bool)
+    is_rise[place] = True
+    margins = np.empty(len(is_rise))
+    margins[is_rise], margins[~is_rise] = rises, falls
+    last = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))  # the last of each run of equal margins
+    won = np.cumsum(is_rise)[last]
+    return margins[last], last + 1 - won, won
+
+
+def _sample_average(right: np.ndarray, label: np.ndarray) -> float:
+    return float(np.count_nonzero(right) / len(right)) if len(right) else math.nan
+
+
+def _class_average(right: np.ndarray, label: np.ndarray) -> float:
+    n = np.bincount(label)
+    share = np.bincount(label, weights=right)[n > 0] / n[n > 0]
+    return float(share.mean()) if len(share) else math.nan
