@@ -1,0 +1,94 @@
+"""Means with intervals, and how a page writes them: in a sentence, in a cell, as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % Student-t interval over n independent repetitions; ±inf for n = 1.
+
+    ``f"{estimate:.2f}"`` formats mean and half-width alike; ``str`` takes one decimal: "57.1 ± 1.2".
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __format__(self, spec: str) -> str:
+        if self.n == 1:
+            return f"{self.mean:{spec or '.1f'}} (n = 1)"
+        return f"{self.mean:{spec or '.1f'}} ± {(self.high - self.low) / 2:{spec or '.1f'}}"
+
+    def __str__(self) -> str:
+        return format(self, "")
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Mean and 95 % interval of one value for each independent repetition: mean ± t(0.975, n − 1)·s/√n.
+
+    Raises
+    ------
+    ValueError
+        No values, or one that is not finite.
+    """
+    values = np.array([float(v) for v in values])
+    if len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"values {values.tolist()}: an estimate needs at least one, all finite")
+    n, mean = len(values), float(values.mean())
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def by_seed(values: Mapping[tuple[str, int], Any]) -> dict[int, Any]:
+    """Means over the pairs of domains, a number or array for each seed, of values under (pair, seed).
+
+    Pairs of one seed share pre-trained models and the choice of classes, so the seed is what repeats independently.
+    """
+    seeds: dict[int, list[Any]] = {}
+    for (_, seed), value in values.items():
+        seeds.setdefault(seed, []).append(value)
+    return {seed: np.mean(group, axis=0) for seed, group in seeds.items()}
+
+
+def over_seeds(values: Mapping[tuple[str, int], float]) -> Estimate:
+    """The estimate over seeds of values under (pair, seed), averaged over the pairs of each seed first."""
+    return estimate(by_seed(values).values())
+
+
+def percent(x: float | Estimate, digits: int = 1) -> str:
+    """A fraction, or an estimate of one, for a sentence: "57.1 %", "57.1 ± 1.2 %"."""
+    if isinstance(x, Estimate):
+        x = Estimate(100 * x.mean, 100 * x.low, 100 * x.high, x.n)
+        return f"{x:.{digits}f} %" if x.n > 1 else f"{x.mean:.{digits}f} % (n = 1)"
+    return f"{100 * x:.{digits}f} %"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header, shown as a Markdown table."""
+
+    header: Sequence[Any]
+    rows: Sequence[Sequence[Any]]
+
+    def _repr_markdown_(self) -> str:
+        rule = [":--", *["--:"] * (len(self.header) - 1)]
+        lines = ([str(cell).replace("|", "\\|") for cell in row] for row in (self.header, rule, *self.rows))
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Table:
+    """A Markdown table of ready-made cells, the first column to the left, the others to the right."""
+    rows = [list(row) for row in rows]
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"row {row} has {len(row)} cells, the header has {len(header)}")
+    return Table(list(header), rows)

@@ -1,0 +1,272 @@
+"""The book: sources and executed chapters agree, the runner is strict, and a run here measures what was published."""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+SOURCES = sorted(BOOK.glob("[0-9][0-9]-*.md"))
+REFERENCES = sorted(BOOK.glob("results/ci/*.json"))
+
+
+def load(path: Path):
+    """A module of book/, which is no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+execute = load(BOOK / "execute.py")
+measured = load(BOOK / "_ext/measured.py")
+
+
+def executed(source: Path) -> nbformat.NotebookNode:
+    path = source.with_suffix(".ipynb")
+    assert path.exists(), f"{path.name} is missing: run `make publish`"
+    return nbformat.read(path, as_version=4)
+
+
+# --- what is committed -----------------------------------------------------------------------------------------------
+
+each_chapter = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+
+@each_chapter
+def test_a_notebook_was_executed_whole_from_the_source_beside_it(source):
+    assert list(measured.find_faults(source.with_suffix(".ipynb"))) == []
+    written = [(c.id, c.source) for c in execute.read_source(source).cells]
+    ran = [(c.id, c.source) for c in executed(source).cells if c.id != "injected-parameters"]
+    assert ran == written
+
+
+@each_chapter
+def test_every_figure_has_a_caption_and_a_text_for_those_who_cannot_see_it(source):
+    for number, cell in enumerate(executed(source).cells):
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            figure = cell.metadata.get("mystnb", {})
+            assert figure.get("figure", {}).get("caption"), f"cell {number} has no caption"
+            assert figure.get("image", {}).get("alt"), f"cell {number} has no alt text"
+
+
+@each_chapter
+def test_a_notebook_is_small_and_names_no_folder_of_the_machine_it_ran_on(source):
+    text = nbformat.writes(executed(source))
+    assert len(text) < 1.5e6
+    assert str(ROOT) not in text and str(Path.home()) + os.sep not in text
+
+
+@each_chapter
+def test_a_notebook_tells_how_it_was_made(source):
+    told = executed(source).metadata.ftlib
+    assert told.device and told.versions.python and told.seconds > 0
+
+
+# --- what a run here gives -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def rerun(tmp_path_factory) -> Path:
+    """The committed notebooks with the parameters of profile ci, executed by nbval; the folder of their results."""
+    folder = tmp_path_factory.mktemp("rerun")
+    assert execute.main(["--profile", "ci", "--prepare", str(folder)]) == 0, "the ci profile could not be prepared"
+    results = folder / "book/results/ci"
+    for path in results.glob("*.json"):
+        path.unlink()  # so that what is found afterwards is new
+    # -c: this project's own pytest settings are for its unit tests. --nbval-lax: only cells tagged nbval-check-output
+    # are compared; they print facts that hold at any scale. --nbval-current-env: the kernel is this Python.
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(folder),
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["--nbval-lax", "--nbval-current-env", *map(str, sorted(folder.glob("book/*.ipynb")))]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    return results
+
+
+@each_chapter
+def test_checked_cells_have_a_reference(source):
+    """nbval passes a cell whose reference was never executed."""
+    for cell in executed(source).cells:
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            assert cell.outputs, f"nothing to compare with: {cell.source}"
+
+
+def test_the_chapters_run_again_and_their_checked_facts_hold(rerun):
+    assert {path.name for path in rerun.glob("*.json")} == {path.name for path in REFERENCES}
+
+
+@pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
+def test_a_rerun_measures_what_was_published(path, rerun):
+    reference = {claim["id"]: claim for claim in json.loads(path.read_text())["claims"]}
+    fresh = {claim["id"]: claim for claim in json.loads((rerun / path.name).read_text())["claims"]}
+    assert fresh.keys() == reference.keys()
+    for id, claim in reference.items():
+        assert fresh[id]["n"] == claim["n"]
+        assert abs(fresh[id]["mean"] - claim["mean"]) <= band(claim), id
+        if not on_the_edge(claim):
+            assert fresh[id]["verdict"] == claim["verdict"], id
+
+
+def band(claim: dict) -> float:
+    """How far a mean may be off.
+
+    Seeds fix the data and the initial weights, but another processor adds floating-point numbers in another order, and
+    training amplifies that until two runs differ about as much as two seeds do. The interval over seeds has the width
+    that this can reach; the floor is for claims whose few seeds happen to agree closely.
+    """
+    floor = 2.0 if claim["unit"] == "points" else 0.02
+    ends = claim["low"], claim["high"]
+    return max(floor, ends[1] - ends[0]) if None not in ends else math.inf
+
+
+def on_the_edge(claim: dict) -> bool:
+    """Whether an end of the interval is so near the bound that another processor may tip the verdict."""
+    if claim["verdict"] == "reported" or None in (claim["low"], claim["high"]):
+        return True
+    bounds = [claim["at_least"]] if claim["within"] is None else [-claim["within"], claim["within"]]
+    ends = claim["low"], claim["high"]
+    return min(abs(end - bound) for end in ends for bound in bounds) < 0.25 * (ends[1] - ends[0])
+
+
+# --- the runner is strict --------------------------------------------------------------------------------------------
+
+PARAMETERS = 'profile = "none"\nlr = 0.1\nepochs = 3\nfast = True\nseeds = [0, 1]\nrecipe = {"lr": 0.5, "epochs": 2}'
+
+
+def write_book(folder: Path, profile: str, cells: tuple[str, ...] = ()) -> Path:
+    """A book of one chapter and one profile."""
+    head = "---\njupytext: {text_representation: {extension: .md, format_name: myst}}\n"
+    head += "kernelspec: {display_name: Python 3, language: python, name: python3}\n---\n\n# A chapter\n"
+    blocks = [f":tags: [parameters]\n\n{PARAMETERS}", *cells]
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles/tiny.yml").write_text(profile)
+    (folder / "01-one.md").write_text(head + "".join(f"\n```{{code-cell}} ipython3\n{b}\n```\n" for b in blocks))
+    return folder
+
+
+def plan(tmp_path: Path, profile: str, **kwargs) -> dict:
+    return execute.read_plan(write_book(tmp_path / "book", profile), "tiny", **kwargs)["chapters"]["01-one"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("parameters: {learning_rate: 0.1}", "no chapter has a parameter 'learning_rate'.*lr"),
+        ("01-one: {learning_rate: 0.1}", "01-one has no parameter 'learning_rate'; it has profile, lr"),
+        ("02-two: {lr: 0.1}", "unknown key '02-two'.*01-one"),
+        ("publish: all", "publish is 'all'"),
+        ("chapters: [02-two]", "no chapter '02-two'; there are 01-one"),
+        ("parameters: {lr: 1e-3}", "'lr' is '1e-3', which YAML reads as text; expected float: write 1.0e-03"),
+        ("parameters: {recipe: {lr: 5e-2}}", "'recipe', key 'lr', is '5e-2'.*write 5.0e-02"),
+        ("parameters: {recipe: {decay: 1e-4}}", "'recipe', key 'decay', is '1e-4'.*write 1.0e-04"),
+        ("parameters: {lr: fast}", r"'lr' is 'fast' \(str\); expected float, such as 0.1"),
+        ("parameters: {epochs: 2.5}", r"'epochs' is 2.5 \(float\); expected int"),
+        ("parameters: {epochs: true}", r"'epochs' is True \(bool\); expected int"),
+        ("parameters: {fast: 1}", r"'fast' is 1 \(int\); expected bool"),
+        ("parameters: {seeds: 3}", r"'seeds' is 3 \(int\); expected list"),
+        ("parameters: {seeds: [0, one]}", r"'seeds', element 1, is 'one' \(str\); expected int"),
+    ],
+)
+def test_a_wrong_profile_is_an_error_that_names_key_and_value(tmp_path, profile, message):
+    with pytest.raises(execute.BookError, match=message):
+        plan(tmp_path, profile)
+
+
+def test_an_unknown_profile_or_chapter_lists_what_exists(tmp_path):
+    book = write_book(tmp_path, "")
+    with pytest.raises(execute.BookError, match=r"no profile 'huge'.*tiny"):
+        execute.read_plan(book, "huge")
+    with pytest.raises(execute.BookError, match="no chapter '07'; there are 01-one"):
+        execute.read_plan(book, "tiny", only=["07"])
+
+
+def test_integers_become_floats_and_mappings_are_laid_over_the_defaults(tmp_path):
+    given = plan(tmp_path, "parameters: {lr: 1, recipe: {epochs: 9}}", overrides=["seeds=[4]"])
+    assert given == {"lr": 1.0, "recipe": {"lr": 0.5, "epochs": 9}, "seeds": [4], "profile": "tiny"}
+    assert isinstance(given["lr"], float)
+
+
+def test_a_default_that_is_computed_is_refused(tmp_path):
+    book = write_book(tmp_path, "")
+    source = book / "01-one.md"
+    source.write_text(source.read_text().replace("epochs = 3", "epochs = 3 * 2"))
+    with pytest.raises(execute.BookError, match=r"`epochs = 3 \* 2`.*move it into the next cell"):
+        execute.read_plan(book, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("cell", "timeout", "message"),
+    [
+        ("raise RuntimeError('out of luck')", None, "out of luck"),
+        ("import sys; sys.exit(0)", None, "ended early with SystemExit"),
+        ("import os; os._exit(0)", None, "os._exit"),
+        ("import time; time.sleep(30)", 1, "time.sleep"),
+    ],
+    ids=["error", "early exit", "dead kernel", "time-out"],
+)
+def test_a_chapter_that_fails_is_reported_and_changes_nothing(tmp_path, cell, timeout, message):
+    writes = "import pathlib\npathlib.Path('results/tiny/01-one.json').write_text('half')"
+    book = write_book(tmp_path / "book", "", cells=(writes, cell))
+    results = book / "results/tiny/01-one.json"
+    results.parent.mkdir(parents=True)
+    results.write_text("whole")
+    with pytest.raises(execute.BookError, match="chapter 01-one, ") as error:
+        execute.execute_chapter(book, "01-one", {"profile": "tiny"}, tmp_path / "failed", timeout)
+    assert message in str(error.value)
+    assert results.read_text() == "whole"
+    assert not (book / "01-one.ipynb").exists()
+    assert {path.name for path in (tmp_path / "failed").iterdir()} == {"01-one.ipynb", "01-one.txt"}
+
+
+def test_an_executed_chapter_is_clean_and_knows_its_source(tmp_path):
+    cells = ("import sys\nprint('shown')\nprint('hidden', file=sys.stderr)", "print(lr, recipe)")
+    book = write_book(tmp_path / "book", "", cells=cells)
+    execute.execute_chapter(book, "01-one", {"profile": "tiny", "lr": 0.2}, tmp_path / "failed")
+    notebook = executed(book / "01-one.md")
+    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert printed == ["shown\n", "0.2 {'lr': 0.5, 'epochs': 2}\n"]
+    assert str(tmp_path) not in nbformat.writes(notebook) and "papermill" not in notebook.metadata
+    assert list(measured.find_faults(book / "01-one.ipynb")) == []
+    assert sorted(path.name for path in book.iterdir()) == ["01-one.ipynb", "01-one.md", "profiles"]
+
+
+def test_a_page_is_refused_if_a_cell_never_ran_or_failed_or_the_source_has_changed(tmp_path):
+    book = write_book(tmp_path / "book", "", cells=("x = 1", "y = 2"))
+    execute.execute_chapter(book, "01-one", {"profile": "tiny"}, tmp_path / "failed")
+    path = book / "01-one.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].execution_count = None
+    notebook.cells[-2].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    nbformat.write(notebook, path)
+    (book / "01-one.md").write_text((book / "01-one.md").read_text() + "\nA later thought.\n")
+    measured.read.cache_clear()
+    changed, failed, never = measured.find_faults(path)
+    assert "01-one.md has changed" in changed
+    assert "`x = 1`) failed with ValueError" in failed
+    assert "`y = 2`) never ran" in never
+
+
+def test_a_stage_is_never_made_over_a_book_that_is_none(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/precious.txt").touch()
+    with pytest.raises(execute.BookError, match="no stage"):
+        execute.make_stage(ROOT, tmp_path, (), fresh=True)
+    assert (tmp_path / "book/precious.txt").exists()
