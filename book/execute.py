@@ -303,13 +303,14 @@ def execute_all(stage, plan, jobs, timeout=None):
 
 
 def publish(stage_book, book, plan):
-    """Copy results, and notebooks if the profile says so, from the stage into book/."""
-    for chapter in plan["chapters"]:
-        names = [f"results/{plan['profile']}/{chapter}.json"]
-        names += [f"{chapter}.ipynb"] if plan["publish"] == "notebooks" else []
-        for name in names:
-            if (stage_book / name).exists():  # the scorecard has no results of its own
-                write(book / name, (stage_book / name).read_bytes())
+    """Copy results, and notebooks and pictures if the profile says so, from the stage into book/."""
+    names = [f"results/{plan['profile']}/{chapter}.json" for chapter in plan["chapters"]]
+    if plan["publish"] == "notebooks":
+        names += [f"{chapter}.ipynb" for chapter in plan["chapters"]]
+        names += [picture.name for picture in stage_book.glob("*.png")]  # such as the one in the README
+    for name in names:
+        if (stage_book / name).exists():  # the scorecard has no results of its own
+            write(book / name, (stage_book / name).read_bytes())
 
 
 def prepare(root, folder, plan):

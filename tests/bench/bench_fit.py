@@ -18,8 +18,8 @@ from ftlib.benchmarks import ImageSet, load_domain
 from ftlib.training import Recipe
 
 BACKBONES = ("test_byobnet", "test_resnet")
-RECIPE = Recipe(epochs=2, batch_size=64, evaluations=0)
-ROUNDS = 7
+RECIPE = Recipe(epochs=3, batch_size=64, evaluations=0)
+ROUNDS = 5
 
 
 def bench() -> list[tuple[str, float, str]]:
