@@ -59,6 +59,8 @@ class Experiment:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
         if self.method in ("pretrain", "pretrained"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
+        for name in ("data", "model"):  # the key is computed once: what the caller does to a mapping must not reach it
+            object.__setattr__(self, name, dict(getattr(self, name)))
 
     def __hash__(self) -> int:
         return hash(self.key)
