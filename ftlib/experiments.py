@@ -102,18 +102,18 @@ def run(experiment: Experiment, *, store: Store | None = None, device: str | Non
 
 
 def sweep(
-    experiments: Mapping[Key, Experiment],
+    experiments: Mapping[Key, Experiment] | Iterable[Experiment],
     *,
     store: Store | None = None,
     jobs: int | None = None,
     device: str | None = None,
-) -> dict[Key, Run]:
-    """The Runs of many Experiments under the same keys; those not in the store are computed in parallel processes.
+) -> dict[Key, Run] | list[Run]:
+    """The Runs of many Experiments; those not in the store are computed in parallel processes.
 
     Parameters
     ----------
-    experiments : mapping, or iterable
-        Of an iterable's Experiments the keys are 0, 1, 2, ...
+    experiments : mapping or iterable
+        A mapping gives the Runs under its keys, an iterable gives them as a list in its order.
     jobs : int, optional
         Processes, of one thread each on a CPU. Default: the CPU's cores, or the number of GPUs.
 
@@ -123,7 +123,9 @@ def sweep(
         Some runs failed. All others are finished and kept; the message has the spec of each that failed.
     """
     store = store or Store()
-    experiments = dict(experiments if isinstance(experiments, Mapping) else enumerate(experiments))
+    if not isinstance(experiments, Mapping):
+        numbered = dict(enumerate(experiments))
+        return list(sweep(numbered, store=store, jobs=jobs, device=device).values())
     missing = list({e.key: e for e in experiments.values() if store.find(e.key) is None}.values())
     if missing:
         jobs = jobs or torch.cuda.device_count() or joblib.cpu_count()

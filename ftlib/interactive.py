@@ -11,7 +11,7 @@ from IPython.display import HTML
 from ftlib.figures import COLOURS
 from ftlib.metrics import Curve
 
-GREY = "#8A8A8A"  # read on light and on dark pages alike
+GREY = "#666666"
 
 
 def gamma_slider(curve: Curve, marks: Mapping[str, float], steps: int = 81) -> go.Figure:
@@ -85,7 +85,7 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float], steps: int = 81) -> g
             "gridcolor": "rgba(128,128,128,.25)",
         },
         font={"color": GREY},
-        paper_bgcolor="rgba(0,0,0,0)",
+        paper_bgcolor="white",  # on dark pages a light card, as all figures are
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=False,
         height=480,

@@ -287,8 +287,7 @@ def test_a_sweep_in_processes_brings_what_run_brings(shared):
 def test_a_sweep_keeps_the_order_and_computes_what_is_equal_once(trainings):
     seeds = [2, 0, 2, 1, 0]
     results = sweep([replace(BASE, seed=seed) for seed in seeds], jobs=1)
-    assert list(results) == [0, 1, 2, 3, 4]
-    assert [results[i].experiment.seed for i in results] == seeds
+    assert [result.experiment.seed for result in results] == seeds
     assert sorted(trainings) == [0, 0, 1, 1, 2, 2]  # source and target of each
 
 
