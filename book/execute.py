@@ -307,7 +307,8 @@ def publish(stage_book, book, plan):
     names = [f"results/{plan['profile']}/{chapter}.json" for chapter in plan["chapters"]]
     if plan["publish"] == "notebooks":
         names += [f"{chapter}.ipynb" for chapter in plan["chapters"]]
-        names += [picture.name for picture in stage_book.glob("*.png")]  # such as the one in the README
+        pictures = stage_book.glob(f"results/{plan['profile']}/*.png")  # such as the one in the README
+        names += [str(picture.relative_to(stage_book)) for picture in pictures]
     for name in names:
         if (stage_book / name).exists():  # the scorecard has no results of its own
             write(book / name, (stage_book / name).read_bytes())

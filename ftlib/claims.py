@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlib.estimates import Estimate, by_seed, estimate, over_seeds, percent, table
 from ftlib.provenance import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Claim", "Estimate", "Record", "by_seed", "check", "estimate", "load_results", "over_seeds", "percent",
@@ -170,7 +174,15 @@ class Record:
         }
         text = json.dumps(_plain(content, "record"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         path = self.root / self.profile / f"{self.chapter}.json"
-        _write(path, text + "\n")
+        _write(path, text.encode() + b"\n")
+        return path
+
+    def picture(self, figure: Figure, name: str) -> Path:
+        """Write a figure beside the results, as <root>/<profile>/<name>.png, for use outside of the page."""
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=130)
+        path = self.root / self.profile / f"{name}.png"
+        _write(path, content.getvalue())
         return path
 
 
@@ -240,12 +252,12 @@ def _plain(value: Any, name: str) -> Any:
     raise TypeError(f"{name} is a {type(value).__name__}: results hold plain values only")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(part, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy import stats
 
 from ftlib.claims import Claim, Record, by_seed, check, estimate, load_results, over_seeds, percent, table
@@ -229,3 +230,10 @@ def test_a_damaged_result_is_named(tmp_path, damage):
 def test_missing_results_are_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: execute the chapters first"):
         load_results(tmp_path / "nowhere")
+
+
+def test_a_picture_lies_beside_the_results_and_alone(tmp_path):
+    path = Record("04-one", "cpu", root=tmp_path).picture(Figure(), "trade-off")
+    assert path == tmp_path / "cpu/trade-off.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert list(path.parent.iterdir()) == [path]
