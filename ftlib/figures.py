@@ -27,7 +27,6 @@ COLOURS = {
     "PCV": "#E69F00",
     "γ*": "#111111",
     "LOLSGD": "#56B4E9",
-    "chance": "#BBBBBB",
 }
 VERDICTS = {"replicates": "#009E73", "inconclusive": "#7F7F7F", "contradicts": "#D55E00", "reported": "#0072B2"}
 MARKERS = "osD^vP"
@@ -137,7 +136,6 @@ def trajectories(
     epoch: np.ndarray,
     lines: Mapping[str, np.ndarray],
     colours: Mapping[str, str],
-    dashed: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Means over repetitions [R, E] against epochs [E], with the 95 % interval as a band, labelled at their ends."""
@@ -146,7 +144,7 @@ def trajectories(
     for name, values in lines.items():
         bands = [estimate(column) for column in np.asarray(values).T]
         mean, low, high = (np.array([getattr(b, part) for b in bands]) for part in ("mean", "low", "high"))
-        ax.plot(epoch, mean, "o--" if name in dashed else "o-", ms=3, color=colours[name])
+        ax.plot(epoch, mean, "o-", ms=3, color=colours[name])
         ax.fill_between(epoch, low, high, color=colours[name], alpha=0.18, lw=0)
         ends.append((mean[-1], name))
     _label_ends(ax, epoch[-1], ends, colours)
@@ -167,7 +165,7 @@ def seen_unseen(
     for name, repetitions in curves.items():
         for i, curve in enumerate(repetitions):
             style = {"lw": 2.2} if i == 0 else {"lw": 0.7, "alpha": 0.45}
-            ax.plot(100 * curve.sy, 100 * curve.uy, color=COLOURS[name], label=name if i == 0 else None, **style)
+            ax.plot(100 * curve.sy, 100 * curve.uy, color=COLOURS[name], **style)
         if marks is None:
             at = repetitions[0].at(0.0)
             ax.plot(100 * at.sy, 100 * at.uy, "o", ms=8, color=COLOURS[name], mec="white")
@@ -200,13 +198,11 @@ def margins(
     return ax
 
 
-def small_multiples(count: int, columns: int = 3, height: float = 2.2, **kwargs) -> list[Axes]:
+def small_multiples(count: int, columns: int = 3, height: float = 2.2) -> list[Axes]:
     """``count`` Axes in rows of ``columns``, sharing both axes; what is left of the last row is switched off."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, height * rows), sharex=True, sharey=True, squeeze=False, **kwargs
-    )[1]
+    axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), sharex=True, sharey=True, squeeze=False)[1]
     for ax in axes.flat[count:]:
         ax.set_axis_off()
     return list(axes.flat[:count])

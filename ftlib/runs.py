@@ -38,17 +38,17 @@ class Run:
 
     @cached_property
     def split(self) -> ClassSplit:
-        return ClassSplit(**{side: self._array(f"split/{side}").tolist() for side in ("seen", "absent")})
+        return ClassSplit(**{side: classes.tolist() for side, classes in self._group("split").items()})
 
     @cached_property
     def test(self) -> Outputs:
         """On the target's test images, all classes."""
-        return self._outputs("test")
+        return Outputs(**self._group("test"))
 
     @cached_property
     def train(self) -> Outputs:
         """On the target's training images, all classes: for diagnostics such as NCM. A method takes `seen_train`."""
-        return self._outputs("train")
+        return Outputs(**self._group("train"))
 
     @cached_property
     def seen_train(self) -> Outputs:
@@ -68,21 +68,14 @@ class Run:
 
     def build(self) -> nn.Module:
         """The trained classifier, on the CPU, in evaluation mode."""
-        spec = self.experiment
-        if not self.state:
+        spec, state = self.experiment, self.state
+        if not state:
             raise ValueError(f"{spec.method!r} trains nothing and keeps no weights: build the run of experiment.source")
         model = models.build(spec.backbone, self.test.logits.shape[1], options=spec.model)
-        model.load_state_dict(self.state)
+        model.load_state_dict(state)
         return model.eval()
-
-    def _outputs(self, part: str) -> Outputs:
-        return Outputs(**self._group(part))
 
     def _group(self, prefix: str) -> dict[str, Tensor]:
         with safe_open(self.path / "arrays.safetensors", "pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix + "/")]  # noqa: SIM118
             return {name.removeprefix(prefix + "/"): file.get_tensor(name) for name in names}
-
-    def _array(self, name: str) -> Tensor:
-        with safe_open(self.path / "arrays.safetensors", "pt") as file:
-            return file.get_tensor(name)
