@@ -1,0 +1,99 @@
+"""What became of the accuracy: before and after, the whole trade-off, and the margins behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from ftlib.estimates import Estimate
+from ftlib.metrics import Curve
+
+from .design import COLOURS, WIDTH
+
+
+def before_after(rows: Mapping[str, tuple[Estimate, Estimate]], ax: Axes | None = None) -> Axes:
+    """An arrow a row from pre-trained to fine-tuned accuracy (fractions), each end with its 95 % interval."""
+    ax = ax or plt.subplots(figsize=(WIDTH, 0.55 * len(rows) + 0.9))[1]
+    for y, (before, after) in enumerate(rows.values()):
+        ax.annotate(
+            "", (100 * after.mean, y), (100 * before.mean, y), arrowprops={"arrowstyle": "->", "color": "#999999"}
+        )
+        for name, e in (("pre-trained", before), ("fine-tuned", after)):
+            ax.plot([100 * e.low, 100 * e.high], [y, y], color=COLOURS[name], lw=5, alpha=0.3, solid_capstyle="butt")
+            ax.plot(100 * e.mean, y, "o", color=COLOURS[name], ms=7)
+            if y == 0:
+                ax.text(100 * e.mean, y - 0.32, name, color=COLOURS[name], ha="center", va="bottom", fontsize=9)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(ylim=(len(rows) - 0.5, -0.75), xlabel="accuracy (%)")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def gains(groups: Mapping[str, Mapping[str, Estimate]], ax: Axes | None = None) -> Axes:
+    """Figure 3 of the paper: change of accuracy (fractions) over pre-trained, two bars a group, for S and for U."""
+    ax = ax or plt.subplots()[1]
+    for x, sides in enumerate(groups.values()):
+        for offset, (side, e) in zip((-0.19, 0.19), sides.items(), strict=True):
+            error = [[100 * (e.mean - e.low)], [100 * (e.high - e.mean)]]
+            ax.bar(x + offset, 100 * e.mean, 0.34, color=COLOURS[side], yerr=error, capsize=3, ecolor="#333333")
+            if x == 0:
+                at = 100 * (max(e.high, 0) if np.isfinite(e.high) else max(e.mean, 0))
+                ax.text(x + offset, at + 1, side, color=COLOURS[side], ha="center", va="bottom", fontsize=9)
+    ax.axhline(0, color="#333333", lw=0.8)
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_ylabel("gain over pre-trained\n(points of accuracy)")
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def seen_unseen(
+    curves: Mapping[str, Sequence[Curve]],
+    marks: Mapping[str, tuple[float, float]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Figure 2 of the paper: the exact Acc_{U/Y}-Acc_{S/Y} curves, first repetition bold, the others thin.
+
+    ``marks`` puts named points (Acc_{S/Y}, Acc_{U/Y}) on the plane; without it every curve carries its own at γ = 0.
+    """
+    ax = ax or plt.subplots(figsize=(4.6, 4.4))[1]
+    for name, repetitions in curves.items():
+        for i, curve in enumerate(repetitions):
+            style = {"lw": 2.2} if i == 0 else {"lw": 0.7, "alpha": 0.45}
+            ax.plot(100 * curve.sy, 100 * curve.uy, color=COLOURS[name], **style)
+        if marks is None:
+            at = repetitions[0].at(0.0)
+            ax.plot(100 * at.sy, 100 * at.uy, "o", ms=8, color=COLOURS[name], mec="white")
+    for name, (sy, uy) in (marks or {}).items():
+        star = "*" if name.endswith("γ*") else "o"
+        ax.plot(100 * sy, 100 * uy, star, ms=13 if star == "*" else 8, color=_mark_colour(name), mec="white", zorder=5)
+        ax.annotate(name, (100 * sy, 100 * uy), (-9, -3), textcoords="offset points", ha="right", va="top", fontsize=9)
+    ax.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    ax.set(xlabel="seen accuracy $Acc_{S/Y}$ (%)", ylabel="absent accuracy $Acc_{U/Y}$ (%)")
+    return ax
+
+
+def margins(
+    seen: np.ndarray, absent: np.ndarray, gammas: Mapping[str, float] | None = None, ax: Axes | None = None
+) -> Axes:
+    """How far the best seen logit is above the best absent one, on seen and on absent images; each γ as a line.
+
+    An image right of a line is called seen, left of it absent.
+    """
+    ax = ax or plt.subplots()[1]
+    bins = np.linspace(*np.percentile(np.concatenate([seen, absent]), [0.2, 99.8]), 60)
+    for side, values in (("seen", seen), ("absent", absent)):
+        ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
+    top = ax.get_ylim()[1]
+    for i, (name, gamma) in enumerate((gammas or {"γ = 0": 0.0}).items()):
+        ax.axvline(gamma, color=COLOURS.get(name, "#333333"), lw=1.4, ls="-" if name == "γ*" else "--")
+        ax.text(gamma, top * (1.02 + 0.09 * (i % 2)), name, ha="center", va="bottom", fontsize=9)
+    ax.set(xlabel="best seen logit − best absent logit", yticks=[], ylabel="images")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def _mark_colour(name: str) -> str:
+    return next((colour for key, colour in COLOURS.items() if name.endswith(key)), "#333333")

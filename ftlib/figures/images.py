@@ -1,0 +1,66 @@
+"""What a benchmark looks like, in its own images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ftlib.benchmarks import Benchmark, ImageSet
+
+from .design import COLOURS, WIDTH
+
+
+def concept(benchmark: Benchmark, per_side: int = 6, ax: Axes | None = None) -> Axes:
+    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of each class."""
+    ax = _canvas(ax)
+    split = benchmark.split
+    classes = [*split.seen[:per_side], *split.absent[:per_side]]
+    offsets = [i + (0.6 if i >= len(split.seen[:per_side]) else 0.0) for i in range(len(classes))]
+    stages = [
+        ("pre-train:\nall classes,\nsource domain", benchmark.source, set(classes)),
+        ("fine-tune:\nS alone,\ntarget domain", benchmark.target, set(split.seen)),
+        ("deploy:\nall classes,\ntarget domain", benchmark.target_test, set(classes)),
+    ]
+    for row, (text, images, shown) in enumerate(stages):
+        ax.text(-0.25, row + 0.45, text, ha="right", va="center", fontsize=9)
+        for x, c in zip(offsets, classes, strict=True):
+            if c in shown:
+                _thumbnail(ax, images, c, x, row, "seen" if c in split.seen else "absent")
+            else:
+                frame = Rectangle((x, row), 0.9, 0.9, fill=False, ls=":", ec=COLOURS["absent"])
+                ax.add_patch(frame)
+                ax.text(x + 0.45, row + 0.45, "absent", ha="center", va="center", fontsize=6.5, color=COLOURS["absent"])
+    for side, x in (("seen", offsets[0]), ("absent", offsets[len(split.seen[:per_side])])):
+        name = "fine-tuning classes S" if side == "seen" else "absent classes U"
+        text = f"{name} ({len(getattr(split, side))})"
+        ax.text(x, -0.2, text, color=COLOURS[side], ha="left", va="bottom", weight="bold")
+    ax.set(xlim=(-1.9, offsets[-1] + 1), ylim=(3, -0.6))
+    return ax
+
+
+def contact_sheet(domains: Mapping[str, ImageSet], classes: Sequence[int], ax: Axes | None = None) -> Axes:
+    """A row a domain, a column a class: the same classes as each domain shows them."""
+    ax = _canvas(ax)
+    for row, (name, images) in enumerate(domains.items()):
+        ax.text(-0.2, row + 0.45, name, ha="right", va="center", fontsize=9)
+        for x, c in enumerate(classes):
+            _thumbnail(ax, images, c, x, row)
+    ax.set(xlim=(-1.4, len(classes)), ylim=(len(domains), -0.1))
+    return ax
+
+
+def _canvas(ax: Axes | None) -> Axes:
+    ax = ax or plt.subplots(figsize=(WIDTH, 2.4))[1]
+    ax.set_axis_off()
+    ax.set_aspect("equal")
+    return ax
+
+
+def _thumbnail(ax: Axes, images: ImageSet, label: int, x: float, y: float, side: str | None = None) -> None:
+    image = images.images[(images.labels == label).nonzero()[0, 0]].permute(1, 2, 0).cpu().numpy()
+    ax.imshow(image, extent=(x, x + 0.9, y + 0.9, y), interpolation="antialiased")
+    if side:
+        ax.add_patch(Rectangle((x, y), 0.9, 0.9, fill=False, lw=2, ec=COLOURS[side]))
