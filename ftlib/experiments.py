@@ -23,7 +23,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ftlib import benchmarks, methods, models, training
+from ftlib import baselines, benchmarks, methods, models, training
 from ftlib.provenance import code_hash, device_name, versions
 from ftlib.runs import Run
 from ftlib.store import Store
@@ -31,7 +31,11 @@ from ftlib.training import Recipe
 
 __all__ = ["METHODS", "Experiment", "Recipe", "Run", "SweepError", "grid", "run", "sweep"]
 
-METHODS = {"pretrain": methods.pretrain, "pretrained": methods.pretrained, "finetune": methods.finetune}
+METHODS = {
+    "pretrain": methods.pretrain, "pretrained": methods.pretrained, "finetune": methods.finetune,
+    "oracle": baselines.oracle, "masked": baselines.masked, "frozen_head": baselines.frozen_head,
+    "linear_probe": baselines.linear_probe, "wise": baselines.wise, "lolsgd": baselines.lolsgd, "fold": baselines.fold,
+}  # fmt: skip
 PRETRAINING = Recipe(epochs=5, lr=0.1, backbone_lr=1.0, warmup=0.2, evaluations=0)
 Key = TypeVar("Key")
 
@@ -53,13 +57,20 @@ class Experiment:
     model: Mapping[str, Any] = field(default_factory=dict)  # options of timm.create_model
     checkpoint: str = ""  # weights from which pre-training starts
     pretrained: bool = False  # or timm's own, from the hub
+    head: str = "linear"  # or "cosine", from pre-training on
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
         if self.method in ("pretrain", "pretrained"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
-        for name in ("data", "model"):  # the key is computed once: what the caller does to a mapping must not reach it
+        parameters = inspect.signature(METHODS[self.method]).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        if unknown := sorted(set(self.options) - set(known)):
+            raise ValueError(f"{self.method} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+        # The key is computed once: what the caller does to a mapping must not reach it.
+        for name in ("data", "model", "options"):
             object.__setattr__(self, name, dict(getattr(self, name)))
 
     def __hash__(self) -> int:
@@ -80,7 +91,14 @@ class Experiment:
     def source(self) -> Experiment:
         """The pre-training that this experiment starts from."""
         name, options = benchmarks.source_of(self.benchmark, self.data)
-        return replace(self, benchmark=name, data=options, method="pretrain")
+        return replace(self, benchmark=name, data=options, method="pretrain", options={})
+
+    @property
+    def parents(self) -> tuple[Experiment, ...]:
+        """The experiments whose trained models this one starts from."""
+        if self.method == "pretrain":
+            return ()
+        return (self.source, replace(self, method="finetune", options={})) if self.method == "wise" else (self.source,)
 
 
 def run(experiment: Experiment, *, store: Store | None = None, device: str | None = None) -> Run:
@@ -175,10 +193,9 @@ class SweepError(RuntimeError):
 
 def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    of_source = experiment.method == "pretrain"
-    start_from = device if of_source else run(experiment.source, store=store, device=device).build().to(device)
-    start = time.perf_counter()  # the source's own time is in its own log
-    arrays, fit_log = METHODS[experiment.method](experiment, start_from)
+    models = [run(parent, store=store, device=device).build().to(device) for parent in experiment.parents]
+    start = time.perf_counter()  # the parents' own time is in their own logs
+    arrays, fit_log = METHODS[experiment.method](experiment, *(models or [device]), **experiment.options)
     log = {
         "device": device_name(device),
         "threads": torch.get_num_threads(),

@@ -6,13 +6,16 @@ A method takes an Experiment and the model that it starts from, on its device, a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ftlib import benchmarks, models, training
-from ftlib.benchmarks import ClassSplit, ImageSet
+from ftlib.benchmarks import ClassSplit, Domain, ImageSet
+from ftlib.benchmarks.domain import seeded, split_images
 from ftlib.training import FitLog
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ def pretrain(experiment: Experiment, device: str) -> Result:
     model = models.build(
         experiment.backbone,
         len(domain.class_names),
+        head=experiment.head,
         options=experiment.model,
         checkpoint=experiment.checkpoint,
         pretrained=experiment.pretrained,
@@ -42,9 +46,23 @@ def pretrained(experiment: Experiment, model: nn.Module) -> Result:
     return outputs(model, experiment, split, train=target.train, test=target.test), None
 
 
-def finetune(experiment: Experiment, model: nn.Module) -> Result:
-    """Fine-tune all of the classifier on the target's images of seen classes, with cross-entropy over all logits."""
+def finetune(experiment: Experiment, model: nn.Module, *, holdout: float = 0.0) -> Result:
+    """Fine-tune all of the classifier on the target's images of seen classes, with cross-entropy over all logits.
+
+    A share ``holdout`` of each seen class's images is kept out of training, for estimators that want such images.
+    """
     target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
+    index = torch.isin(target.train.labels, torch.tensor(split.seen)).nonzero()[:, 0]
+    kept, held_out = hold_out(target.train, index, holdout, experiment.seed)
+    images = ImageSet(target.train.images[kept], target.train.labels[kept])
+    arrays, log = adapt(experiment, model, target, split, images)
+    return arrays | ({"split/held_out": held_out} if holdout else {}), log
+
+
+def adapt(
+    experiment: Experiment, model: nn.Module, target: Domain, split: ClassSplit, images: ImageSet, **how: Any
+) -> Result:
+    """Train on the given images and keep outputs, weights and a history; ``how`` goes to `training.fit`."""
     snapshots: list[dict[str, Tensor]] = []
 
     def evaluate(epoch: float) -> None:
@@ -52,10 +70,21 @@ def finetune(experiment: Experiment, model: nn.Module) -> Result:
         now = {"epoch": torch.tensor(epoch), "logits": logits, "weight": head.weight, "bias": head.bias}
         snapshots.append({name: value.detach().cpu().clone() for name, value in now.items() if value is not None})
 
-    log = training.fit(model, target.train.of(split.seen), experiment.recipe, seed=experiment.seed, evaluate=evaluate)
+    log = training.fit(model, images, experiment.recipe, seed=experiment.seed, evaluate=evaluate, **how)
     history = {f"history/{name}": torch.stack([s[name] for s in snapshots]) for name in (snapshots or [{}])[0]}
     arrays = outputs(model, experiment, split, train=target.train, test=target.test)
     return arrays | history | {"history/loss": log.losses} | weights(model), log
+
+
+def hold_out(images: ImageSet, index: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Two parts of ``index``, what is kept and a share of each class that is not; copies of an image stay together."""
+    if share == 0:
+        return index, index[:0]
+    classes, labels = images.labels[index].unique(return_inverse=True)
+    copies = np.array([hashlib.sha256(images.images[i].numpy().tobytes()).hexdigest() for i in index])
+    names = [f"class {c}" for c in classes.tolist()]
+    parts = split_images(labels.numpy(), copies, 1 - share, seeded(seed, "hold out"), names)
+    return index[torch.from_numpy(parts[0])], index[torch.from_numpy(parts[1])]
 
 
 def outputs(

@@ -14,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ def build(
     backbone: str,
     num_classes: int,
     *,
+    head: str = "linear",
     options: Mapping[str, Any] | None = None,
     checkpoint: str | Path = "",
     pretrained: bool = False,
@@ -33,6 +35,7 @@ def build(
     ----------
     backbone : str
         Name of a timm architecture.
+    head : "linear" or "cosine"
     options : mapping, optional
         Keywords for ``timm.create_model``, such as ``pad_type``, ``img_size`` or ``pretrained_cfg_overlay``, whose
         ``mean`` and ``std`` say how the weights want their input.
@@ -47,7 +50,7 @@ def build(
     Raises
     ------
     ValueError
-        Unknown backbone; a checkpoint whose backbone does not fit the architecture.
+        Unknown backbone or head; a checkpoint whose backbone does not fit the architecture.
     FileNotFoundError
         No such checkpoint.
     RuntimeError
@@ -56,6 +59,8 @@ def build(
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
         raise ValueError(f"unknown backbone {backbone!r}: timm has no such model; near: {', '.join(near) or 'none'}")
+    if head not in HEADS:
+        raise ValueError(f"unknown head {head!r}: expected one of {', '.join(HEADS)}")
     if pretrained and checkpoint:
         raise ValueError(f"both pretrained=True and checkpoint={str(checkpoint)!r}: choose where weights come from")
     with torch.random.fork_rng(devices=[]):
@@ -72,9 +77,29 @@ def build(
                 "model.safetensors on a machine that can reach the hub, put it into $FTLIB_DATA and pass "
                 "checkpoint='<file>' instead of pretrained=True"
             ) from error
+        if head == "cosine":
+            _replace_head(model, CosineHead)
     if checkpoint:
         _load(model, find_checkpoint(checkpoint))
     return model
+
+
+class CosineHead(nn.Linear):
+    """scale · cos(w_c, φ(x)): no class can win by the norm of its weights (Gidaris and Komodakis, CVPR 2018).
+
+    The scale is learnt. There is no bias, until γ is folded into one.
+    """
+
+    def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
+        super().__init__(features, classes, bias=False)
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, features: Tensor) -> Tensor:
+        cosines = F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        return self.scale * cosines if self.bias is None else self.scale * cosines + self.bias
+
+
+HEADS = ("linear", "cosine")
 
 
 def find_checkpoint(name: str | Path) -> Path:
@@ -108,20 +133,29 @@ def head(model: nn.Module) -> nn.Module:
 
 
 def parameter_groups(model: nn.Module, lr: float, backbone_lr: float) -> list[dict[str, Any]]:
-    """The head at rate ``lr`` and the backbone at ``backbone_lr`` times that, for a torch optimizer."""
-    head_parameters = list(head(model).parameters())
-    of_head = {id(p) for p in head_parameters}
-    backbone_parameters = [p for p in model.parameters() if id(p) not in of_head]
-    return [
-        {"params": head_parameters, "lr": lr},
-        {"params": backbone_parameters, "lr": lr * backbone_lr},
+    """The head at rate ``lr`` and the backbone at ``backbone_lr`` times that, for a torch optimizer.
+
+    What requires no gradient is in neither group, and a group of nothing is left out.
+    """
+    of_head = {id(p) for p in head(model).parameters()}
+    groups = [
+        {"params": [p for p in head(model).parameters() if p.requires_grad], "lr": lr},
+        {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in of_head], "lr": lr * backbone_lr},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def normalisation(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
     """(scale, shift), each [3, 1, 1], such that ``uint8 * scale + shift`` is the input the weights were made for."""
     mean, std = (torch.tensor(model.pretrained_cfg[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
     return 1 / (255 * std), -mean / std
+
+
+def _replace_head(model: nn.Module, kind: type[CosineHead]) -> None:
+    old = head(model)
+    name = next(name for name, module in model.named_modules() if module is old)
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, kind(old.in_features, old.out_features))
 
 
 def _load(model: nn.Module, path: Path) -> None:

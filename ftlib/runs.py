@@ -38,7 +38,9 @@ class Run:
 
     @cached_property
     def split(self) -> ClassSplit:
-        return ClassSplit(**{side: classes.tolist() for side, classes in self._group("split").items()})
+        """The classes that training saw and those it did not; for a fold of PCV the pseudo-seen and pseudo-absent."""
+        sides = self._group("split")
+        return ClassSplit(sides["seen"].tolist(), sides["absent"].tolist())
 
     @cached_property
     def test(self) -> Outputs:
@@ -53,8 +55,24 @@ class Run:
     @cached_property
     def seen_train(self) -> Outputs:
         """On the images that fine-tuning saw, which is all that a deployable method may look at."""
-        keep = torch.isin(self.train.labels, torch.tensor(self.split.seen))
-        return Outputs(*(part[keep] for part in self.train))
+        return Outputs(*(part[self.seen_images] for part in self.train))
+
+    @cached_property
+    def seen_images(self) -> Tensor:
+        """bool [N], which of the target's training images fine-tuning saw: those of S, less what was held out."""
+        seen = torch.isin(self.train.labels, torch.tensor(self.split.seen))
+        seen[self._held_out] = False
+        return seen
+
+    @cached_property
+    def held_out(self) -> Outputs:
+        """On images of S that were held out of training: none, unless the experiment's options ask for some."""
+        return Outputs(*(part[self._held_out] for part in self.train))
+
+    @cached_property
+    def before(self) -> Outputs:
+        """A fold of PCV: the pre-trained model on the images that were held out of it."""
+        return Outputs(**self._group("before"))
 
     @cached_property
     def history(self) -> dict[str, Tensor]:
@@ -71,9 +89,13 @@ class Run:
         spec, state = self.experiment, self.state
         if not state:
             raise ValueError(f"{spec.method!r} trains nothing and keeps no weights: build the run of experiment.source")
-        model = models.build(spec.backbone, self.test.logits.shape[1], options=spec.model)
+        model = models.build(spec.backbone, self.test.logits.shape[1], head=spec.head, options=spec.model)
         model.load_state_dict(state)
         return model.eval()
+
+    @cached_property
+    def _held_out(self) -> Tensor:
+        return self._group("split").get("held_out", torch.empty(0, dtype=torch.int64))
 
     def _group(self, prefix: str) -> dict[str, Tensor]:
         with safe_open(self.path / "arrays.safetensors", "pt") as file:

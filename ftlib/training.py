@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ class Recipe:
     """How to train, in plain values. The defaults fine-tune a small network on glyphs."""
 
     epochs: int = 10
+    steps: int | None = None  # in place of epochs: as many on a small target as on a large one
     batch_size: int = 64  # images a step; the last, smaller batch of an epoch is dropped
     optimizer: str = "sgd"  # timm's name; its "sgd" is SGD with Nesterov momentum
     lr: float = 1e-2  # of the head, at the peak of the schedule
@@ -37,6 +39,7 @@ class Recipe:
     size: int | None = None  # height and width of the crop that is trained on; None: that of the images
     padding: int = 2  # pixels by which a crop may leave the image; the border is repeated there
     flip: bool = False  # mirror half of the images; wrong for characters
+    batch_norm: str = "train"  # statistics of the batch, which also move the running ones; "eval": the latter, frozen
     compile: bool = False  # torch.compile: pays on a GPU, for long runs
     evaluations: int = 5  # points of the history after the start, evenly spread; 0 keeps none
 
@@ -52,6 +55,10 @@ class Recipe:
             value, least = getattr(self, name), "above 0" if name in positive else "0 or more"
             if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
                 raise ValueError(f"Recipe.{name} is {value}, expected {least}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"Recipe.steps is {self.steps}, expected 1 or more, or None for epochs")
+        if self.batch_norm not in ("train", "eval"):
+            raise ValueError(f"Recipe.batch_norm is {self.batch_norm!r}, expected 'train' or 'eval'")
         if self.warmup >= 1 or (self.size is not None and self.size < 1):
             raise ValueError(f"Recipe.warmup is {self.warmup} (below 1), size {self.size} (1 or more, or None)")
 
@@ -73,6 +80,11 @@ class Outputs(NamedTuple):
     labels: Tensor  # int64 [N]
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+    """The loss of fine-tuning: over all logits, those of absent classes included."""
+    return F.cross_entropy(logits, labels)
+
+
 class FitLog(NamedTuple):
     losses: Tensor  # float32 [steps], on the CPU
     seconds: float  # training alone, evaluations left out
@@ -86,8 +98,11 @@ def fit(
     *,
     seed: int,
     evaluate: Callable[[float], None] | None = None,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] = cross_entropy,
+    after_step: Callable[[], None] | None = None,
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> FitLog:
-    """Train a model in place by cross-entropy over all of its logits, on the device that it is on.
+    """Train a model in place, on the device that it is on: what of it requires a gradient.
 
     Parameters
     ----------
@@ -96,6 +111,12 @@ def fit(
     evaluate : callable, optional
         Called with the epochs done, at the start and at ``recipe.evaluations`` later points (at every step if there
         are fewer), with the model in evaluation mode.
+    loss : callable
+        Of logits [B, C], labels [B] and normalised images [B, 3, size, size].
+    after_step : callable, optional
+        Called after each step, to undo what an optimizer must not do.
+    span : pair of floats
+        The part of the schedule that this call covers, for a training that is done in pieces.
 
     Raises
     ------
@@ -108,10 +129,11 @@ def fit(
     check_labels(model, data)
     data = data.to(device)
     batch_size = min(recipe.batch_size, len(data))
-    steps = recipe.epochs * (len(data) // batch_size)
+    epoch = len(data) // batch_size  # in steps
+    steps = recipe.steps or recipe.epochs * epoch
     stops = {round(steps * k / recipe.evaluations) for k in range(1, recipe.evaluations + 1)} if evaluate else set()
     losses = torch.zeros(steps, device=device)
-    rates = [_schedule(step / steps, recipe.warmup) for step in range(steps)]
+    rates = [_schedule(span[0] + (span[1] - span[0]) * step / steps, recipe.warmup) for step in range(steps)]
     seconds = 0.0
 
     model.to(memory_format=torch.channels_last)
@@ -121,29 +143,31 @@ def fit(
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     with reproducible(seed):
-        batches = _batches(data, recipe, batch_size, model, seed)
+        batches = islice(_batches(data, recipe, batch_size, model, seed), steps)
         if stops:
             model.eval()
             evaluate(0.0)
-        model.train()
+        _train_mode(model, recipe)
         start = time.perf_counter()
         for step, (images, labels) in enumerate(batches):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rates[step]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = F.cross_entropy(forward(images), labels)
+                value = loss(forward(images), labels, images)
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
-            losses[step] = loss.detach()
+            if after_step:
+                after_step()
+            losses[step] = value.detach()
             # A look at the loss waits for the device: it is taken a few times a run, and finds the step afterwards.
             if step + 1 == steps or step + 1 in stops or step % 512 == 0:
                 _check_finite(losses[: step + 1], [recipe.lr * rate for rate in rates], seed)
                 seconds += time.perf_counter() - start
                 if step + 1 in stops:
                     model.eval()
-                    evaluate((step + 1) * recipe.epochs / steps)
-                    model.train()
+                    evaluate((step + 1) / epoch)
+                    _train_mode(model, recipe)
                 start = time.perf_counter()
     model.eval()
     return FitLog(losses.cpu(), seconds, steps * batch_size / seconds)
@@ -215,7 +239,7 @@ def reproducible(seed: int) -> Iterator[None]:
 def _batches(
     data: ImageSet, recipe: Recipe, batch_size: int, model: nn.Module, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``recipe.epochs`` epochs of (float images [B, 3, size, size], labels [B]), cropped and flipped at random."""
+    """Epoch after epoch of (float images [B, 3, size, size], labels [B]), cropped and flipped at random."""
     height, width = data.images.shape[-2:]
     size, padding, device = _crop_size(data, recipe.size), recipe.padding, data.images.device
     # A gather of whole pixels [N·H·W, 3], then arithmetic on whole rows of them [size·3]: steps of three would be slow.
@@ -224,7 +248,7 @@ def _batches(
     window = torch.arange(size, device=device)
     count = len(data) // batch_size * batch_size
     generator = torch.Generator().manual_seed(seed)  # its own: dropout draws from the other
-    for _ in range(recipe.epochs):
+    while True:
         # All choices of an epoch are drawn on the CPU and moved at once: the same on every device, few copies.
         order = torch.randperm(len(data), generator=generator)[:count]
         ranges = (height + 2 * padding - size + 1, width + 2 * padding - size + 1, 2)
@@ -239,6 +263,14 @@ def _batches(
             crop = pixels.index_select(0, places.flatten()).view(batch_size, size, size * 3)
             images = torch.addcmul(shift, crop, scale).view(batch_size, size, size, 3).permute(0, 3, 1, 2)
             yield images, data.labels[index]
+
+
+def _train_mode(model: nn.Module, recipe: Recipe) -> None:
+    model.train()
+    if recipe.batch_norm == "eval":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def _crop_size(data: ImageSet, size: int | None) -> int:

@@ -11,7 +11,7 @@ options of a pair for a single domain too, so that a source can be pre-trained o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +28,7 @@ FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder
 OF_TARGET = ("seen", "target_per_class")  # options that leave the source domain as it is
 
 
-def load(name: str, seed: int = 0, seen: int | None = None, **options: Any) -> Benchmark:
+def load(name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **options: Any) -> Benchmark:
     """A source domain with all classes and a target domain of which fine-tuning sees some.
 
     Parameters
@@ -38,8 +38,8 @@ def load(name: str, seed: int = 0, seen: int | None = None, **options: Any) -> B
     seed : int
         Of the images that are drawn, their split into training and test, and the choice of the seen classes, which
         is the same for all pairs of as many classes.
-    seen : int, optional
-        Number of seen classes. Default: half of them, rounded down.
+    seen : int or sequence of int, optional
+        Number of seen classes, or their ids. Default: half of them, rounded down.
     options
         Of the family's ``load_domain``.
 
@@ -63,7 +63,9 @@ def load_domain(name: str, seed: int = 0, **options: Any) -> Domain:
     return _load(family, rest, seed, "source", options)
 
 
-def load_target(name: str, seed: int = 0, seen: int | None = None, **options: Any) -> tuple[Domain, ClassSplit]:
+def load_target(
+    name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **options: Any
+) -> tuple[Domain, ClassSplit]:
     """The target of a pair and its class split, without the cost of the source."""
     family, rest = _family(name)
     target = _load(family, family.split_pair(rest)[1], seed, "target", options)

@@ -31,8 +31,10 @@ def seeded(seed: int, *purpose: str) -> np.random.Generator:
     return np.random.default_rng([whole("seed", seed, 0), *"/".join(purpose).encode()])
 
 
-def split_classes(num_classes: int, seed: int = 0, seen: int | None = None) -> ClassSplit:
+def split_classes(num_classes: int, seed: int = 0, seen: int | Sequence[int] | None = None) -> ClassSplit:
     """Draw the fine-tuning classes: the first ``seen`` of one order of the classes, half of them when None.
+
+    A sequence of class ids is taken as it is.
 
     The order depends on the number of classes and the seed alone, so that all domains and methods share it, and a
     larger ``seen`` adds classes to those of a smaller one.
@@ -40,8 +42,13 @@ def split_classes(num_classes: int, seed: int = 0, seen: int | None = None) -> C
     Raises
     ------
     ValueError
-        If ``seen`` leaves a side empty.
+        If ``seen`` leaves a side empty, or names a class that is not there.
     """
+    if isinstance(seen, Sequence):
+        absent = [c for c in range(num_classes) if c not in set(seen)]
+        if outside := sorted(set(seen) - set(range(num_classes))):
+            raise ValueError(f"seen classes {outside}: expected ids from 0 to {num_classes - 1}")
+        return ClassSplit(seen, absent)
     seen = num_classes // 2 if seen is None else whole("seen", seen, 1, num_classes - 1)
     order = seeded(seed, "classes").permutation(num_classes)
     return ClassSplit(order[:seen], order[seen:])
