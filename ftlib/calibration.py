@@ -1,6 +1,6 @@
-"""Choosing γ, the number that is added to every absent class's logit, and putting it into a checkpoint.
+"""γ, the number that is added to every absent class's logit: found, used on logits, put into a checkpoint.
 
-Estimators take arrays and return γ in logits; `apply` uses it on logits, `fold_gamma` inside a model.
+`ftlib.estimators` has the ways to find γ; `apply` uses it on logits, `fold_gamma` inside a model.
 """
 
 from __future__ import annotations
@@ -13,60 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.benchmarks.core import ClassSplit
-from ftlib.checks import Array, check_gamma, check_labels, check_no_nan, check_outputs
-from ftlib.metrics import seen_unseen_curve
+from ftlib.checks import check_gamma
+from ftlib.estimators import (
+    PCV,
+    Gamma,
+    average_logit_gap,
+    competitor_gap,
+    competitor_share,
+    margin_quantile,
+    mirrored,
+    mirrored_margins,
+    oracle_gamma,
+    pseudo_cross_validation,
+)
+
+__all__ = [
+    "PCV", "Gamma", "apply", "average_logit_gap", "competitor_gap", "competitor_share", "fold_gamma", "margin_quantile",
+    "mirrored", "mirrored_margins", "oracle_gamma", "pseudo_cross_validation",
+]  # fmt: skip
 
 AnyArray = TypeVar("AnyArray", Tensor, np.ndarray)
-
-
-def average_logit_gap(logits: Array, labels: Array, split: ClassSplit) -> float:
-    """ALG: γ = mean over samples of (mean logit over S without the true class) − (mean logit over U).
-
-    Parameters
-    ----------
-    logits : floating array [N, C]
-        Of the fine-tuned model on its fine-tuning training images.
-    labels : integer array [N], each a class of S.
-    split : ClassSplit
-
-    Returns
-    -------
-    float
-        γ in logits.
-
-    Raises
-    ------
-    ValueError
-        A label that is not a seen class, fewer than two seen classes, NaN or infinite logits, or input that
-        `ftlib.metrics.split_accuracies` refuses.
-    """
-    if len(split.seen) < 2:
-        raise ValueError(f"class {split.seen[0]} is the only seen class: ALG needs others to compare it with")
-    logits, labels = check_outputs(logits, labels, split)
-    check_labels(
-        labels,
-        logits,
-        split.seen,
-        "the seen classes: ALG takes fine-tuning training outputs only, since absent-class data would leak",
-    )
-    check_no_nan(logits, "logits")
-    seen, absent = (torch.tensor(side, device=logits.device) for side in (split.seen, split.absent))
-    mean = logits.mean(0, dtype=torch.float64)
-    true = logits.gather(1, labels[:, None]).mean(dtype=torch.float64)
-    gamma = float((mean[seen].sum() - true) / (len(seen) - 1) - mean[absent].mean())
-    if not math.isfinite(gamma):
-        raise ValueError(f"the average logit gap is {gamma}: the logits of Y must be finite")
-    return gamma
-
-
-def oracle_gamma(logits: Array, labels: Array, split: ClassSplit) -> float:
-    """γ*: the best overall accuracy along the exact curve of the test outputs, all classes.
-
-    The reference that estimators are judged against; it needs test labels and cannot be deployed. Arguments,
-    errors and ties as for `ftlib.metrics.seen_unseen_curve` and its ``best_gamma``.
-    """
-    return seen_unseen_curve(logits, labels, split).best_gamma()
 
 
 def apply(logits: AnyArray, gamma: float, absent: Iterable[int]) -> AnyArray:
@@ -75,9 +41,10 @@ def apply(logits: AnyArray, gamma: float, absent: Iterable[int]) -> AnyArray:
     Raises
     ------
     ValueError
-        γ is NaN, or an absent class is outside the logits.
+        γ is NaN or was found for other absent classes, or an absent class is outside the logits.
     """
-    gamma, absent = check_gamma(gamma), _columns(absent, logits.shape[-1])
+    absent = _columns(absent, logits.shape[-1])
+    gamma = check_gamma(gamma, absent)
     calibrated = logits.clone() if isinstance(logits, Tensor) else logits.copy()
     calibrated[..., absent] += gamma
     return calibrated
@@ -106,10 +73,11 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     Raises
     ------
     ValueError
-        γ is not finite, an absent class is outside the head, or there is no head that can carry a bias.
+        γ is not finite or was found for other absent classes, an absent class is outside the head, or there is no head
+        that can carry a bias.
     """
-    if not math.isfinite(gamma := float(gamma)):
-        raise ValueError(f"γ is {gamma}: only a finite γ can be folded into a checkpoint")
+    if not math.isfinite(gamma):
+        raise ValueError(f"γ is {float(gamma)}: only a finite γ can be folded into a checkpoint")
     head = model.get_classifier() if hasattr(model, "get_classifier") else model
     weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
     if not isinstance(weight, Tensor) or (bias is None and not isinstance(head, nn.Linear | nn.Conv2d)):
@@ -117,6 +85,7 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     if weight.ndim < 2 or weight[0, 0].numel() != 1:
         raise ValueError(f"the head's weight is {list(weight.shape)}, expected [classes, features] or 1×1 Conv2d")
     columns = _columns(absent, len(weight))
+    gamma = check_gamma(gamma, columns)
     if bias is None:
         head.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=weight.requires_grad)
     with torch.no_grad():

@@ -68,6 +68,21 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
     return Best(*(t.cpu().numpy() for t in (margin, hit, is_absent, labels)))
 
 
+def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct margins below +inf, ascending, and how many falls and rises (each sorted) are not above each."""
+    falls, rises = (side[: np.searchsorted(side, np.inf)] for side in (falls, rises))  # γ > inf never holds
+    if len(falls) + len(rises) == 0:
+        return np.zeros(1), np.zeros(1, int), np.zeros(1, int)  # nothing ever changes: two equal ends
+    place = np.searchsorted(falls, rises, side="right") + np.arange(len(rises))
+    is_rise = np.zeros(len(falls) + len(rises), bool)
+    is_rise[place] = True
+    margins = np.empty(len(is_rise))
+    margins[is_rise], margins[~is_rise] = rises, falls
+    last = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))  # the last of each run of equal margins
+    won = np.cumsum(is_rise)[last]
+    return margins[last], last + 1 - won, won
+
+
 def _for_each(work: Callable[[int], None], starts: range) -> None:
     """Blocks over as many threads as torch may use, each serial inside.
 

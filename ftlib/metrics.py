@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from ftlib.benchmarks.core import ClassSplit
 from ftlib.checks import Array, check_gamma, check_labels, check_matrix, check_no_nan
-from ftlib.margins import best_of_sides
+from ftlib.margins import best_of_sides, merge_steps
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def split_accuracies(
     -----
     Of equal logits on one side the lowest class id wins, and a seen class wins against an absent one.
     """
-    gamma = check_gamma(gamma)
+    gamma = check_gamma(gamma, split.absent)
     best = best_of_sides(logits, labels, split)
     right = best.hit & ((gamma > best.margin) == best.absent)
     seen, absent = ~best.absent, best.absent
@@ -146,7 +146,7 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     falls, rises = (best.margin[best.hit & side] for side in (~best.absent, best.absent))
     falls.sort()
     rises.sort()
-    edges, lost, won = _merge(falls, rises)
+    edges, lost, won = merge_steps(falls, rises)
 
     seen_right, absent_right = len(falls) - np.append(0, lost), np.append(0, won)
     sy, uy, yy = seen_right / n_seen, absent_right / n_absent, (seen_right + absent_right) / len(best.absent)
@@ -190,21 +190,6 @@ def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_
     cosines = normalize(features.to(dtype)) @ normalize(sums).T
     cosines[:, torch.bincount(labels, minlength=num_classes) == 0] = -torch.inf
     return cosines.cpu().numpy()
-
-
-def _merge(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct margins below +inf, ascending, and how many falls and rises are not above each."""
-    falls, rises = (side[: np.searchsorted(side, np.inf)] for side in (falls, rises))  # γ > inf never holds
-    if len(falls) + len(rises) == 0:
-        return np.zeros(1), np.zeros(1, int), np.zeros(1, int)  # nothing ever changes: two equal ends
-    place = np.searchsorted(falls, rises, side="right") + np.arange(len(rises))
-    is_rise = np.zeros(len(falls) + len(rises), bool)
-    is_rise[place] = True
-    margins = np.empty(len(is_rise))
-    margins[is_rise], margins[~is_rise] = rises, falls
-    last = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))  # the last of each run of equal margins
-    won = np.cumsum(is_rise)[last]
-    return margins[last], last + 1 - won, won
 
 
 def _sample_average(right: np.ndarray, label: np.ndarray) -> float:

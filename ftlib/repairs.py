@@ -1,0 +1,106 @@
+"""Other ways to change a fine-tuned classifier's logits after training, to be compared with one γ.
+
+    align_norms         rescale the head's absent rows to the norm of the seen ones
+    adjust_for_prior    subtract the log of how often each class was seen
+    match_competitors   a scale and a shift for U, such that its strongest classes rival those of S
+    best_scale          the scale and γ of the best test accuracy: how much a second number could add at most
+
+All but the last need no image of an absent class. Logits are floating arrays [N, C]; the results are new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ftlib.benchmarks.core import ClassSplit
+from ftlib.checks import Array, check_matrix
+from ftlib.estimators import Gamma, competitors
+from ftlib.metrics import seen_unseen_curve
+
+
+def align_norms(features: Array, weight: Array, bias: Array | None, split: ClassSplit) -> np.ndarray:
+    """Logits [N, C] of a head whose absent rows are scaled to the mean norm of its seen rows.
+
+    Parameters
+    ----------
+    features : floating array [N, D]
+    weight : floating array [C, D]
+    bias : floating array [C], optional
+        Stays as it is.
+
+    Notes
+    -----
+    "Weight aligning" of Zhao et al. (CVPR 2020), made for class-incremental learning. It needs the checkpoint alone.
+    """
+    features = check_matrix(features, "features").double().cpu().numpy()
+    weight = check_matrix(weight, "weight").double().cpu().numpy()
+    norms = np.linalg.norm(weight, axis=1)
+    factor = np.ones(len(weight))
+    factor[list(split.absent)] = norms[list(split.seen)].mean() / norms[list(split.absent)].mean()
+    logits = features @ (weight * factor[:, None]).T
+    return logits if bias is None else logits + np.asarray(bias, float)
+
+
+def adjust_for_prior(
+    logits: Array, train_labels: Array, split: ClassSplit, smoothing: float = 1.0, strength: float = 1.0
+) -> np.ndarray:
+    """Logits less ``strength`` times the log of the smoothed share of each class among the training labels.
+
+    Parameters
+    ----------
+    smoothing : float
+        Images that each class of Y is counted with in addition: without them an absent class has the log of zero.
+
+    Notes
+    -----
+    Logit adjustment of Menon et al. (ICLR 2021). With equally many images a seen class it is one γ for all of U, the
+    log of (n + smoothing) / smoothing: it depends on the number of images and on nothing that the model learnt.
+    """
+    if not smoothing > 0:
+        raise ValueError(f"smoothing={smoothing}: expected more than 0 images, since absent classes have none")
+    adjusted = check_matrix(logits, "logits").double().cpu().numpy().copy()
+    count = np.bincount(np.asarray(train_labels), minlength=adjusted.shape[1])[list(split.classes)] + smoothing
+    adjusted[:, list(split.classes)] -= strength * np.log(count / count.sum())
+    return adjusted
+
+
+class ScaleShift(NamedTuple):
+    """Absent logits become scale · f + γ."""
+
+    scale: float
+    gamma: Gamma
+
+
+def match_competitors(logits: Array, labels: Array, split: ClassSplit) -> ScaleShift:
+    """The scale and shift by which the strongest absent logit gets the mean and spread of the strongest wrong seen one.
+
+    Parameters as for `ftlib.estimators.competitor_gap`, of which this is the version with two numbers.
+    """
+    c = competitors(logits, labels, split)
+    if c.absent.std() == 0:
+        raise ValueError("the strongest absent logit is the same on all images: its spread cannot be matched")
+    scale = float(c.seen.std() / c.absent.std())
+    return ScaleShift(scale, Gamma(float(c.seen.mean() - scale * c.absent.mean()), split))
+
+
+def best_scale(logits: Array, labels: Array, split: ClassSplit, scales: Iterable[float]) -> ScaleShift:
+    """Of the given scales of U the one with the best Acc_{Y/Y} at its own γ*: on test images, so a reference only."""
+    best = None
+    for scale in scales:
+        curve = seen_unseen_curve(rescale(logits, scale, split), labels, split)
+        gamma = curve.best_gamma()
+        if best is None or curve.at(gamma).yy > best[0]:
+            best = curve.at(gamma).yy, ScaleShift(float(scale), Gamma(gamma, split))
+    if best is None:
+        raise ValueError("no scales to choose from")
+    return best[1]
+
+
+def rescale(logits: Array, scale: float, split: ClassSplit) -> np.ndarray:
+    """Logits with the absent ones multiplied by ``scale``, before any γ."""
+    scaled = check_matrix(logits, "logits").double().cpu().numpy().copy()
+    scaled[:, list(split.absent)] *= scale
+    return scaled

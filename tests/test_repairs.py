@@ -1,0 +1,77 @@
+"""ftlib.repairs by hand and against loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ftlib.benchmarks.core import ClassSplit
+from ftlib.calibration import apply, oracle_gamma
+from ftlib.metrics import split_accuracies
+from ftlib.repairs import adjust_for_prior, align_norms, best_scale, match_competitors, rescale
+
+SPLIT = ClassSplit([0, 1], [2, 3])
+rng = np.random.default_rng(0)
+
+
+def test_aligned_rows_have_the_mean_norm_of_the_seen_ones_and_keep_their_direction():
+    weight, features = rng.normal(size=(4, 7)), np.eye(7)
+    weight[2:] *= 0.3
+    aligned = align_norms(features, weight, None, SPLIT).T
+    norms = np.linalg.norm(aligned, axis=1)
+    assert norms[2:].mean() == pytest.approx(norms[:2].mean())
+    np.testing.assert_allclose(aligned[:2], weight[:2])
+    np.testing.assert_allclose(aligned[2:] / norms[2:, None], weight[2:] / np.linalg.norm(weight[2:], axis=1)[:, None])
+
+
+def test_aligning_leaves_the_bias_as_it_is():
+    weight, bias = torch.ones(4, 3), torch.tensor([1.0, 2, 3, 4])
+    assert align_norms(torch.zeros(1, 3), weight, bias, SPLIT).tolist() == [[1, 2, 3, 4]]
+
+
+def test_with_equally_many_images_a_class_the_prior_is_one_gamma():
+    logits, labels = rng.normal(size=(50, 4)), np.repeat([0, 1], 9)
+    adjusted = adjust_for_prior(logits, labels, SPLIT, smoothing=0.5)
+    shifted = apply(logits, math.log((9 + 0.5) / 0.5), SPLIT.absent)
+    np.testing.assert_allclose(adjusted - adjusted[:, :1], shifted - shifted[:, :1])
+
+
+def test_the_prior_by_hand_and_its_strength():
+    adjusted = adjust_for_prior(np.zeros((1, 4)), np.array([0, 0, 0, 1]), SPLIT, smoothing=1.0, strength=2.0)
+    np.testing.assert_allclose(adjusted[0], [-2 * math.log(n / 8) for n in (4, 2, 1, 1)])
+    with pytest.raises(ValueError, match="smoothing=0: expected more than 0"):
+        adjust_for_prior(np.zeros((1, 4)), np.array([0]), SPLIT, smoothing=0)
+
+
+def test_matched_competitors_have_equal_mean_and_spread():
+    logits, labels = rng.normal(size=(300, 4)), rng.integers(0, 2, 300)
+    logits[:, 2:] = 0.2 * logits[:, 2:] - 5
+    scale, gamma = match_competitors(logits, labels, SPLIT)
+    seen = [row[1 - y] for row, y in zip(logits, labels, strict=True)]
+    absent = scale * logits[:, 2:].max(1) + gamma
+    assert absent.mean() == pytest.approx(np.mean(seen)) and absent.std() == pytest.approx(np.std(seen))
+    with pytest.raises(ValueError, match="the same on all images"):
+        match_competitors(np.zeros((4, 4)), np.array([0, 1, 0, 1]), SPLIT)
+
+
+def test_the_best_scale_is_at_least_as_good_as_gamma_alone_and_is_what_it_says():
+    logits, labels = rng.normal(size=(200, 4)), rng.integers(0, 4, 200)
+    best = best_scale(logits, labels, SPLIT, [0.5, 1.0, 2.0])
+    found = split_accuracies(rescale(logits, best.scale, SPLIT), labels, SPLIT, best.gamma).yy
+    alone = split_accuracies(logits, labels, SPLIT, oracle_gamma(logits, labels, SPLIT)).yy
+    tried = [
+        split_accuracies(rescale(logits, s, SPLIT), labels, SPLIT, g).yy
+        for s in (0.5, 1.0, 2.0)
+        for g in np.linspace(-6, 6, 601)
+    ]
+    assert found >= max(alone, *tried)
+    with pytest.raises(ValueError, match="no scales"):
+        best_scale(logits, labels, SPLIT, [])
+
+
+def test_rescaling_leaves_its_input_and_the_seen_logits_alone():
+    logits = np.ones((2, 4))
+    assert rescale(logits, 3.0, SPLIT).tolist() == [[1, 1, 3, 3]] * 2 and logits.tolist() == [[1] * 4] * 2
