@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 from IPython.display import HTML
 
 from ftlib.figures import COLOURS
+from ftlib.figures.plane import CLASS_COLOURS, INK, TINTS
 from ftlib.metrics import Curve
 
 GREY = "#666666"
@@ -105,3 +106,61 @@ def offline(figure: go.Figure, name: str) -> HTML:
             config={"displayModeBar": False, "responsive": True},
         )
     )
+
+
+def region_slider(
+    frames: Mapping[str, tuple[np.ndarray, str]],
+    box: tuple[float, float, float, float],
+    points: np.ndarray,
+    labels: np.ndarray,
+    hollow: Sequence[int] = (),
+    start: int = 0,
+) -> go.Figure:
+    """The toy's plane with a slider: the class that wins at each place, under points that stay where they are.
+
+    Parameters
+    ----------
+    frames : mapping from a stop's label to the winning class [rows, columns], 0 to 3, bottom row first, and a readout.
+        Each cell of each stop is a digit of the page: 60 columns and 20 stops are about 0.1 MB.
+    box : left, right, bottom and top of the cells.
+    points, labels : [N, 2] and int [N]
+    hollow : sequence of int
+        Classes whose points are outlines.
+    start : int
+        The stop that is shown first.
+    """
+    if not frames or not 0 <= start < len(frames):
+        raise ValueError(f"start {start} of {len(frames)} frames: expected one of at least one frame")
+    shown, readout = list(frames.values())[start]
+    x, y = (np.linspace(*ends, 2 * n + 1)[1::2] for ends, n in ((box[:2], shown.shape[1]), (box[2:], shown.shape[0])))
+    steps = [edge for c, tint in enumerate(TINTS) for edge in ([c / 4, tint], [(c + 1) / 4, tint])]
+    plane = go.Heatmap(
+        x=x.round(3), y=y.round(3), z=shown.tolist(), zmin=-0.5, zmax=3.5, colorscale=steps, showscale=False,
+        hoverinfo="skip",
+    )  # fmt: skip
+    figure = go.Figure(plane)
+    for c, colour in enumerate(CLASS_COLOURS):
+        own = points[labels == c]
+        symbol, edge = ("circle-open", {"width": 1.4}) if c in hollow else ("circle", {"width": 0.5, "color": "white"})
+        figure.add_scatter(
+            x=own[:, 0].round(2), y=own[:, 1].round(2), mode="markers", hoverinfo="skip",
+            marker={"size": 7, "color": colour, "symbol": symbol, "line": edge},
+        )  # fmt: skip
+        figure.add_annotation(
+            x=float(own[:, 0].mean()), y=float(own[:, 1].mean()), text=f"<b>{'ABCD'[c]}</b>", showarrow=False,
+            font={"color": INK, "size": 13}, bgcolor="white", bordercolor=colour, borderpad=2,
+        )  # fmt: skip
+    stops = [
+        {"label": label, "method": "update", "args": [{"z": [cells.tolist()]}, {"title.text": text}, [0]]}
+        for label, (cells, text) in frames.items()
+    ]
+    hidden = {"visible": False, "fixedrange": True}
+    figure.update_layout(
+        title={"text": readout, "font": {"size": 14}, "x": 0.02},
+        sliders=[{"active": start, "currentvalue": {"visible": False}, "pad": {"t": 15}, "steps": stops}],
+        xaxis={**hidden, "range": box[:2], "constrain": "domain"},
+        yaxis={**hidden, "range": box[2:], "scaleanchor": "x", "constrain": "domain"},
+        font={"color": GREY}, paper_bgcolor="white", plot_bgcolor="white",
+        showlegend=False, height=500, margin={"l": 10, "r": 10, "t": 70, "b": 20},
+    )  # fmt: skip
+    return figure

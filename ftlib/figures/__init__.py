@@ -4,7 +4,11 @@
     images     what the benchmark looks like
     accuracy   what became of it: before and after, the trade-off, margins
     inside     what happened inside of a model, and when
+    repair     how an estimator arrives at its γ, and how well it does
+    plane      the toy, in its plane
+    sweeping   many settings side by side, and the choice of classes
     verdicts   the claims, side by side
+    workers    who computed what in a sweep, and when
 """
 
 from ftlib.estimates import estimate
@@ -12,11 +16,17 @@ from ftlib.estimates import estimate
 from .accuracy import before_after, gains, margins, seen_unseen
 from .design import COLOURS, VERDICTS, WIDTH, label_ends, small_multiples, use_style
 from .images import concept, contact_sheet
-from .inside import trajectories
+from .inside import dots, movement, sides, trajectories, update_matrix, waterfall
+from .plane import feature_arrows, gain_map, regions
+from .repair import folds, ladder, logit_gap, mirror, regret, reliability
+from .sweeping import class_map, heat_maps, strips
 from .verdicts import forest
+from .workers import timeline
 
 __all__ = [
     "COLOURS", "VERDICTS", "WIDTH",
-    "before_after", "concept", "contact_sheet", "estimate", "forest", "gains", "label_ends", "margins", "seen_unseen",
-    "small_multiples", "trajectories", "use_style",
+    "before_after", "class_map", "concept", "contact_sheet", "dots", "estimate", "feature_arrows", "folds", "forest",
+    "gain_map", "gains", "heat_maps", "label_ends", "ladder", "logit_gap", "margins", "mirror", "movement", "regions",
+    "regret", "reliability", "seen_unseen", "sides", "small_multiples", "strips", "timeline", "trajectories",
+    "update_matrix", "use_style", "waterfall",
 ]  # fmt: skip

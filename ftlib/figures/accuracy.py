@@ -87,9 +87,11 @@ def margins(
     for side, values in (("seen", seen), ("absent", absent)):
         ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
     top = ax.get_ylim()[1]
-    for i, (name, gamma) in enumerate((gammas or {"γ = 0": 0.0}).items()):
+    gammas = gammas or {"γ = 0": 0.0}
+    for i, (name, gamma) in enumerate(gammas.items()):
         ax.axvline(gamma, color=COLOURS.get(name, "#333333"), lw=1.4, ls="-" if name == "γ*" else "--")
-        ax.text(gamma, top * (1.02 + 0.09 * (i % 2)), name, ha="center", va="bottom", fontsize=9)
+        level = i % 2 if len(gammas) < 4 else i  # many lines, perhaps close together: a step for each name
+        ax.text(gamma, top * (1.02 + 0.09 * level), name, ha="center", va="bottom", fontsize=9)
     ax.set(xlabel="best seen logit − best absent logit", yticks=[], ylabel="images")
     ax.grid(axis="y", visible=False)
     return ax

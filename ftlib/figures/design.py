@@ -1,7 +1,7 @@
 """The one design: a colour means one thing in every chapter.
 
 Blue is seen, orange is absent, grey is pre-trained, green is fine-tuned, and each way to find γ has its own. The
-palette is Okabe and Ito's, made for all kinds of colour vision.
+palette is Okabe and Ito's, with a wine red of Tol's: made for all kinds of colour vision.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ COLOURS = {
     "fine-tuned": "#009E73",
     "ALG": "#CC79A7",
     "PCV": "#E69F00",
+    "mirrored": "#882255",
     "γ*": "#111111",
     "LOLSGD": "#56B4E9",
 }

@@ -8,9 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ftlib.estimates import estimate
+from ftlib.benchmarks import ClassSplit
+from ftlib.estimates import Estimate, estimate
 
-from .design import label_ends
+from .design import COLOURS, WIDTH, label_ends
 
 
 def trajectories(
@@ -31,3 +32,110 @@ def trajectories(
     label_ends(ax, epoch[-1], ends, colours)
     ax.set_xlabel("epochs of fine-tuning")
     return ax
+
+
+def update_matrix(similar: np.ndarray, split: ClassSplit, ax: Axes | None = None) -> Axes:
+    """Figure 5 of the paper: cosines [C, C] between the head's weight changes, seen classes first, then absent ones.
+
+    The mean of each block is written into it, pairs of a class with itself left out.
+    """
+    ax = ax or plt.subplots(figsize=(5.0, 4.2))[1]
+    order, n = [*split.seen, *split.absent], len(split.seen)
+    blocks = {"seen": slice(0, n), "absent": slice(n, len(order))}
+    ordered = np.asarray(similar)[np.ix_(order, order)]
+    picture = ax.imshow(ordered, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+    ax.figure.colorbar(picture, ax=ax, shrink=0.8, label="cosine of weight changes")
+    others = np.where(np.eye(len(order), dtype=bool), np.nan, ordered)
+    for row, rows in blocks.items():
+        for column, columns in blocks.items():
+            if np.isfinite(block := others[rows, columns]).any():
+                middle = (columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2
+                frame = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.85}
+                ax.text(
+                    *middle,
+                    f"{np.nanmean(block):+.2f}".replace("-", "−"),
+                    ha="center",
+                    va="center",
+                    fontsize=11,
+                    bbox=frame,
+                )
+            if row == "seen":
+                middle = (columns.start + columns.stop - 1) / 2
+                ax.text(middle, -1.5, column, color=COLOURS[column], ha="center", va="bottom")
+        middle = (rows.start + rows.stop - 1) / 2
+        ax.text(-1.5, middle, row, color=COLOURS[row], ha="right", va="center", rotation=90)
+    for line in (ax.axhline, ax.axvline):
+        line(n - 0.5, color="#333333", lw=1)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    return ax
+
+
+def waterfall(start: Estimate, parts: Mapping[str, Estimate], end: Estimate, ax: Axes | None = None) -> Axes:
+    """From a margin before to the one after, a step for each part's contribution, each with its 95 % interval.
+
+    A step to the right, towards the seen classes, has a pale tone of their colour, one to the left of the absent ones'.
+    """
+    ax = ax or plt.subplots(figsize=(WIDTH, 0.42 * (len(parts) + 2) + 0.7))[1]
+    rows = [("pre-trained", start, 0.0), *((name, e, None) for name, e in parts.items()), ("fine-tuned", end, 0.0)]
+    level = 0.0
+    for y, (name, e, base) in enumerate(rows):
+        base = level if base is None else base
+        colour = COLOURS.get(name, "#EBC9A8" if e.mean < 0 else "#A9CBE3")  # pale absent, pale seen
+        ax.barh(y, e.mean, left=base, height=0.62, color=colour)
+        if np.isfinite([e.low, e.high]).all():
+            ax.plot([base + e.low, base + e.high], [y, y], color="#333333", lw=1.2)
+        level = base + e.mean
+        if y + 1 < len(rows):
+            ax.plot([level, level], [y - 0.31, y + 1.31], color="#999999", lw=0.8, ls=":")
+    ax.axvline(0, color="#333333", lw=0.8)
+    ax.set_yticks(range(len(rows)), [f"{name}\n{_signed(e)}" for name, e, _ in rows], fontsize=9)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def movement(before: np.ndarray, after: np.ndarray, side: str, goal: np.ndarray | None = None, ax: Axes | None = None):
+    """Figure 6a of the paper: an arrow [K, 2] for each class mean of one side; ``goal`` puts crosses beside them."""
+    ax = ax or plt.subplots(figsize=(4, 4))[1]
+    for start, end in zip(before, after, strict=True):
+        arrow = {"arrowstyle": "-|>", "color": COLOURS[side], "lw": 1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
+        ax.annotate("", end, start, arrowprops=arrow)
+    ax.plot(*before.T, "o", ms=3, color=COLOURS["pre-trained"])
+    ax.plot(*after.T, ".", ms=1, color=COLOURS[side])
+    if goal is not None:
+        ax.plot(*goal.T, "x", ms=4, color="#333333", mew=0.9)
+    ax.set(aspect="equal", xticks=[], yticks=[])
+    ax.grid(visible=False)
+    return ax
+
+
+def sides(points: np.ndarray, is_seen: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Figure 11 of the paper: images as points [N, 2] of a projection such as t-SNE, coloured by their class's side."""
+    ax = ax or plt.subplots(figsize=(4, 4))[1]
+    for side, rows in (("seen", is_seen), ("absent", ~is_seen)):
+        ax.plot(*points[rows].T, ".", ms=3.5, color=COLOURS[side], alpha=0.7, mec="none")
+    for x, side in ((0.0, "seen"), (0.18, "absent")):
+        ax.text(x, 1.01, side, color=COLOURS[side], transform=ax.transAxes, ha="left", va="bottom", fontsize=9)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    return ax
+
+
+def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[str, str], ax: Axes | None = None) -> Axes:
+    """Accuracies (fractions) with 95 % intervals, one or more a row, named above the first row."""
+    ax = ax or plt.subplots()[1]
+    for y, row in enumerate(rows.values()):
+        for at, (name, e) in zip(y + np.linspace(-0.14, 0.14, len(row)), row.items(), strict=True):
+            ax.plot([100 * e.low, 100 * e.high], [at, at], color=colours[name], lw=5, alpha=0.3, solid_capstyle="butt")
+            ax.plot(100 * e.mean, at, "o", ms=6, color=colours[name])
+    for i, name in enumerate(next(iter(rows.values()))):
+        ax.text(0.0, 1.02 + 0.07 * i, name, color=colours[name], transform=ax.transAxes, va="bottom", fontsize=9)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy (%)")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def _signed(e: Estimate) -> str:
+    return f"{e:+.2f}".replace("± +", "± ").replace("-", "−")

@@ -1,0 +1,129 @@
+"""The toy in its plane: what a network makes of every point, how its features move, and where that helps or harms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_hex, to_rgb
+
+from ftlib.benchmarks import ClassSplit
+from ftlib.estimates import estimate
+
+from .design import COLOURS, WIDTH
+
+CLASS_COLOURS = (COLOURS["seen"], "#4FA3D1", COLOURS["absent"], "#EE9A5A")  # A and B are seen, C and D absent
+TINTS = tuple(to_hex([1 - 0.33 * (1 - part) for part in to_rgb(colour)]) for colour in CLASS_COLOURS)
+INK = "#333333"
+
+
+def regions(
+    predicted: np.ndarray,
+    box: tuple[float, float, float, float],
+    points: np.ndarray,
+    labels: np.ndarray,
+    marker: str = "o",
+    hollow: Sequence[int] = (),
+    moved_from: np.ndarray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Figure 8 of the paper: the class that wins at each place of the plane, and the points of a domain on top.
+
+    Parameters
+    ----------
+    predicted : int [rows, columns]
+        The winning class, 0 to 3, of each cell, the bottom row first.
+    box : left, right, bottom and top of the cells.
+    points : [N, 2]
+    labels : int [N]
+    marker : str
+        "s" for the source's squares, "o" for the target's circles.
+    hollow : sequence of int
+        Classes whose points are outlines, such as those that training never saw.
+    moved_from : [4, 2], optional
+        Centres from which an arrow leads to each class.
+    """
+    ax = ax or plt.subplots(figsize=(3.5, 3))[1]
+    ax.imshow(predicted, extent=box, origin="lower", cmap=ListedColormap(TINTS), vmin=-0.5, vmax=3.5)
+    rows, columns = predicted.shape
+    x, y = (np.linspace(*ends, 2 * n + 1)[1::2] for ends, n in ((box[:2], columns), (box[2:], rows)))
+    for c in np.unique(predicted):
+        if (predicted != c).any() and min(rows, columns) > 1:
+            ax.contour(x, y, predicted == c, [0.5], colors="white", linewidths=1.2)
+    for c, colour in enumerate(CLASS_COLOURS):
+        own = points[labels == c]
+        faces = {"facecolor": "none", "edgecolor": colour} if c in hollow else {"facecolor": colour, "edgecolor": "w"}
+        ax.scatter(*own.T, s=17, marker=marker, lw=0.9 if c in hollow else 0.4, **faces)
+        if moved_from is not None:
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.3, "shrinkA": 0, "shrinkB": 9}
+            ax.annotate("", own.mean(0), moved_from[c], arrowprops=arrow, zorder=5)
+        _letter(ax, c, own.mean(0))
+    ax.set(xlim=box[:2], ylim=box[2:], xticks=[], yticks=[], aspect="equal")
+    ax.grid(visible=False)
+    return ax
+
+
+def feature_arrows(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axes | None = None
+) -> Axes:
+    """Figure 6a of the paper, for the toy: features [N, H] of the same points before (pale) and after fine-tuning.
+
+    Drawn on the two directions in which they all vary most; an arrow leads from each class mean to where it went.
+    """
+    ax = ax or plt.subplots(figsize=(WIDTH, 3.6))[1]
+    both = np.concatenate([before, after]).astype(float)
+    both -= both.mean(0)
+    old, new = np.split(both @ np.linalg.svd(both, full_matrices=False)[2][:2].T, 2)
+    for c in split.classes:
+        own, colour = labels == c, CLASS_COLOURS[c]
+        ax.scatter(*old[own].T, s=12, color=colour, alpha=0.25, lw=0)
+        ax.scatter(*new[own].T, s=12, color=colour, lw=0)
+    for c in split.classes:
+        start, end = (points[labels == c].mean(0) for points in (old, new))
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 2, "shrinkA": 0, "shrinkB": 0})
+        _letter(ax, c, start, 12 * (start - end) / max(np.linalg.norm(end - start), 1e-12))
+    ax.set(xlabel="first principal direction of the features", ylabel="second", xticks=[], yticks=[], aspect="equal")
+    ax.grid(visible=False)
+    return ax
+
+
+def gain_map(
+    gains: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    reach: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean gains as a table with colours: green gains, brown loses.
+
+    Parameters
+    ----------
+    gains : [rows, columns, R]
+        Points of accuracy in each of R repetitions; bold where their 95 % interval leaves out zero.
+    reach : float, optional
+        The gain that has the full colour; the largest mean if not given.
+    """
+    ax = ax or plt.subplots(figsize=(4.2, 0.36 * len(rows) + 1))[1]
+    means = gains.mean(-1)
+    reach = reach or float(np.abs(means).max()) or 1.0
+    ax.imshow(means, cmap="BrBG", vmin=-1.5 * reach, vmax=1.5 * reach, aspect="auto")
+    for y, x in np.ndindex(means.shape):
+        cell = estimate(gains[y, x])
+        text = f"{cell.mean:+.1f}".replace("-", "−")
+        weight = "bold" if cell.low > 0 or cell.high < 0 else "normal"
+        ax.text(x, y, text, ha="center", va="center", fontsize=9, weight=weight, color="#111111")
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
+    return ax
+
+
+def _letter(ax: Axes, c: int, at: np.ndarray, offset: np.ndarray = (0, 0)) -> None:
+    """A class's letter in a ring, ``offset`` points away from a place: behind an arrow, so that a short one shows."""
+    frame = {"boxstyle": "circle,pad=0.18", "fc": "white", "ec": CLASS_COLOURS[c], "lw": 1.2}
+    text = {"weight": "bold", "fontsize": 9, "color": INK, "ha": "center", "va": "center", "zorder": 6}
+    ax.annotate("ABCD"[c], at, offset, textcoords="offset points", bbox=frame, **text)

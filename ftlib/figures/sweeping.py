@@ -1,0 +1,142 @@
+"""Many settings side by side: on one colour scale, as a dot each, and the choice of classes as a map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ftlib.benchmarks import ClassSplit
+
+from .design import COLOURS, WIDTH, small_multiples
+
+FAILED = "#DDDDDD"
+
+
+def heat_maps(
+    values: Mapping[str, np.ndarray],
+    rates: Mapping[str, Sequence[float]],
+    decays: Mapping[str, Sequence[float]],
+    label: str = "AUSUC",
+    columns: int = 3,
+) -> list[Axes]:
+    """Figure 4 of the paper: a measure over learning rates and weight decays, a panel an optimizer, one colour scale.
+
+    Parameters
+    ----------
+    values : mapping from optimizer to [L, W, R]
+        R repetitions of each setting, nan where training diverged. A cell shows the mean over those that did not, and
+        how many did; the frame is around the cell that is best, a diverged repetition counted as 0.
+    rates, decays : mapping from optimizer to L and W numbers
+    label : str
+        Name of the measure.
+    """
+    rows = -(-len(values) // columns)
+    tall = max(len(grid) for grid in values.values())
+    size = WIDTH, rows * (0.29 * tall + 0.75)
+    axes = plt.subplots(rows, min(columns, len(values)), figsize=size, squeeze=False)[1]
+    for ax in axes.flat[len(values) :]:
+        ax.set_axis_off()
+    finished = np.concatenate([grid[np.isfinite(grid)] for grid in values.values()])
+    if len(finished) == 0:
+        raise ValueError("every training diverged: there is nothing to draw")
+    means = {name: _means(grid) for name, grid in values.items()}
+    low, high = (float(end(np.concatenate([m.ravel() for m in means.values()]))) for end in (np.nanmin, np.nanmax))
+    for place, (ax, name) in enumerate(zip(axes.flat, values, strict=False)):
+        picture = ax.imshow(means[name], cmap="cividis", vmin=low, vmax=high, aspect="auto")
+        for y, x in np.ndindex(means[name].shape):
+            _cell(ax, x, y, values[name][y, x], means[name][y, x], dark=means[name][y, x] < (low + high) / 2)
+        worth = np.nan_to_num(values[name]).mean(-1)
+        y, x = np.unravel_index(worth.argmax(), worth.shape)
+        ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=COLOURS["absent"], lw=2))
+        ax.set_xticks(range(len(decays[name])), [f"{decay:g}" for decay in decays[name]], fontsize=8)
+        ax.set_yticks(range(len(rates[name])), [f"{rate:g}" for rate in rates[name]], fontsize=8)
+        ax.set_title(name)
+        ax.tick_params(length=0)
+        ax.grid(visible=False)
+        if place % columns == 0:
+            ax.set_ylabel("learning rate", fontsize=9)
+        if place + columns >= len(values):
+            ax.set_xlabel("weight decay", fontsize=9)
+    axes[0, 0].figure.colorbar(picture, ax=axes, shrink=0.8, aspect=30, label=label)
+    return list(axes.flat[: len(values)])
+
+
+def strips(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    marked: Mapping[str, int],
+    references: Mapping[str, float] | None = None,
+    columns: int = 3,
+) -> list[Axes]:
+    """Every setting as a dot, a row an optimizer, a panel a measure (fractions): how much is at stake in the choice.
+
+    Parameters
+    ----------
+    panels : mapping from measure to mapping from optimizer to [settings]
+        nan where training diverged: no dot.
+    marked : mapping from optimizer to a place among its settings
+        Drawn full and large, such as the setting of the best AUSUC.
+    references : mapping from measure to number, optional
+        A dashed line, such as the pre-trained model's value.
+    """
+    names = list(marked)
+    axes = small_multiples(len(panels), columns, height=0.24 * len(names) + 0.75)
+    for ax, (title, rows) in zip(axes, panels.items(), strict=True):
+        if title in (references or {}):
+            ax.axvline(100 * references[title], color=COLOURS["pre-trained"], lw=1.2, ls="--")
+        for y, name in enumerate(names):
+            settings = 100 * np.asarray(rows[name], float)
+            shown = settings[np.isfinite(settings)]
+            if len(shown):
+                ax.plot([shown.min(), shown.max()], [y, y], color=COLOURS["fine-tuned"], lw=1, alpha=0.5)
+            ax.plot(settings, np.full(len(settings), y), "o", ms=4, color=COLOURS["fine-tuned"], alpha=0.45, mec="none")
+            ax.plot(settings[marked[name]], y, "D", ms=5.5, color=COLOURS["fine-tuned"], mec="white", mew=0.8)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_title(title)
+        ax.grid(axis="y", visible=False)
+    for ax in axes[-columns:]:
+        ax.set_xlabel("%")
+    return axes
+
+
+def class_map(
+    points: np.ndarray,
+    split: ClassSplit,
+    names: Sequence[str] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Figure 7 of the paper: class means in a plane [C, 2], such as that of t-SNE, with the split marked.
+
+    Classes with names of one or two characters are drawn as these, others as dots for S and crosses for U.
+    """
+    ax = ax or plt.subplots(figsize=(4, 4))[1]
+    written = bool(names) and max(map(len, names)) <= 2
+    for side, marker in (("seen", "o"), ("absent", "x")):
+        own = list(getattr(split, side))
+        ax.plot(*points[own].T, marker, ms=0 if written else 5, color=COLOURS[side], mew=1.5)
+        for c in own if written else ():
+            ax.text(*points[c], names[c], color=COLOURS[side], ha="center", va="center", fontsize=9, weight="bold")
+    ax.margins(0.08)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    return ax
+
+
+def _means(grid: np.ndarray) -> np.ndarray:
+    """Over the repetitions that did not diverge; nan where all did."""
+    return np.ma.masked_invalid(grid).mean(-1).filled(np.nan)
+
+
+def _cell(ax: Axes, x: int, y: int, repetitions: np.ndarray, mean: float, dark: bool) -> None:
+    failed = int(np.isnan(repetitions).sum())
+    if failed == len(repetitions):
+        ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=FAILED, ec="white", hatch="//", lw=0))
+        ax.text(x, y, "failed", ha="center", va="center", fontsize=8, color="#333333")
+        return
+    text = f"{mean:.2f}" + (f"\n{failed} failed" if failed else "")
+    size = 8.5 if not failed else 6.5
+    ax.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "#111111")
