@@ -8,11 +8,11 @@ The way through the package, each step a module:
 A first taste, from a fine-tuned model's logits to a calibrated checkpoint::
 
     from ftlib.benchmarks import ClassSplit
-    from ftlib.calibration import average_logit_gap, fold_gamma
+    from ftlib.calibration import fold_gamma, mirrored
     from ftlib.metrics import split_accuracies
 
     split = ClassSplit(seen=range(0, 34), absent=range(34, 68))
-    gamma = average_logit_gap(train_logits, train_labels, split)   # from the fine-tuning images alone
+    gamma = mirrored(train_logits, train_labels, split, old_head)  # from the fine-tuning images alone
     split_accuracies(test_logits, test_labels, split, gamma)       # .yy .sy .uy .ss .uu, fractions in [0, 1]
     fold_gamma(model, gamma, split.absent)                         # the repair is now in the model's bias
 

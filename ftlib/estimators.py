@@ -151,15 +151,20 @@ def mirrored(logits: Array, labels: Array, split: ClassSplit, old_head: Array) -
     """γ of the best overall accuracy when each seen image stands for itself and, mirrored, for an absent one.
 
     The default estimator: images of seen classes and the two checkpoints are all that it needs, no training. Arguments
-    as for `mirrored_margins`. Each side counts with its number of classes.
+    as for `mirrored_margins`. Each side counts with its number of classes. Near its best point the curve is flat and
+    jagged, so γ is the middle of the stretch around it on which the accuracy is within one standard error of the best.
     """
     m = mirrored_margins(logits, labels, split, old_head)
     edges, lost, won = merge_steps(np.sort(m.seen[m.seen_hit]), np.sort(m.absent[m.absent_hit]))
-    value = len(split.absent) * np.append(0, won) - len(split.seen) * np.append(0, lost)
-    low, high = np.append(edges[0] - 1, edges), np.append(edges, edges[-1] + 1)
-    best = np.flatnonzero(value == value.max())
-    middle = (low[best] + high[best]) / 2
-    return Gamma(float(middle[np.abs(middle).argmin()]), split)
+    seen_right, absent_right = np.count_nonzero(m.seen_hit) - np.append(0, lost), np.append(0, won)
+    right = len(split.seen) * seen_right + len(split.absent) * absent_right
+    accuracy = right / (len(m.seen) * len(split.classes))
+    best = int(accuracy.argmax())
+    error = math.sqrt(accuracy[best] * (1 - accuracy[best]) / (2 * len(m.seen)))
+    worse = np.flatnonzero(accuracy < accuracy[best] - error)
+    ends = np.concatenate([edges[:1] - 1, edges, edges[-1:] + 1])  # piece i lies between ends i and i + 1
+    first, last = worse[worse < best].max(initial=-1) + 1, worse[worse > best].min(initial=len(accuracy)) - 1
+    return Gamma(float(ends[first] + ends[last + 1]) / 2, split)
 
 
 class PCV(NamedTuple):

@@ -111,7 +111,7 @@ def class_map(
 ) -> Axes:
     """Figure 7 of the paper: class means in a plane [C, 2], such as that of t-SNE, with the split marked.
 
-    Classes with names of one or two characters are drawn as these, others as dots for S and crosses for U.
+    Classes with names of one or two characters are drawn as these, bold for S, others as dots for S and crosses for U.
     """
     ax = ax or plt.subplots(figsize=(4, 4))[1]
     written = bool(names) and max(map(len, names)) <= 2
@@ -119,7 +119,8 @@ def class_map(
         own = list(getattr(split, side))
         ax.plot(*points[own].T, marker, ms=0 if written else 5, color=COLOURS[side], mew=1.5)
         for c in own if written else ():
-            ax.text(*points[c], names[c], color=COLOURS[side], ha="center", va="center", fontsize=9, weight="bold")
+            weight = "bold" if side == "seen" else "normal"
+            ax.text(*points[c], names[c], color=COLOURS[side], ha="center", va="center", fontsize=9, weight=weight)
     ax.margins(0.08)
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)

@@ -1,0 +1,179 @@
+"""Choices that one has to make, and how much they matter: hyper-parameters, and the classes that are shown.
+
+    measure       of one run: AUSUC, the features' NCM accuracy, and Acc_{Y/Y} with each estimate of γ
+    robustness    how far a measure varies over a grid, and what share of the grid is near its best
+    best_cell     the setting that is best on average
+    choose_seen   S as the classes most like one of them, or as unlike each other as can be
+    nearness      how like its nearest seen class an absent class is
+    tsne          a picture of class means in the plane
+    slope         change of a measure with each doubling of a number
+
+All are pure functions of a run's arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftlib.benchmarks.core import ClassSplit
+from ftlib.estimators import average_logit_gap, competitor_gap, mirrored
+from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
+from ftlib.movement import cosines
+
+if TYPE_CHECKING:
+    from ftlib.runs import Run
+
+
+def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None = None) -> dict[str, float]:
+    """What a chapter that compares many runs asks of each; accuracies are fractions.
+
+    Parameters
+    ----------
+    run : Run
+    old_head : floating [M, C], optional
+        Logits that the pre-trained head gives to ``run.seen_train.features``. The estimators of γ are left out
+        without it.
+    split : ClassSplit, optional
+        Another one than the run's own: a pre-trained model may be compared with any fine-tuning that starts from it.
+
+    Returns
+    -------
+    dict
+        ``ausuc``; ``yy``, ``sy`` and ``uy``; ``ncm_sy`` and ``ncm_uy``; ``gamma``, which is γ*, and ``star_yy``,
+        ``star_sy``, ``star_uy`` with it; and Acc_{Y/Y} with the estimates: ``alg_yy``, ``competitor_yy`` and
+        ``mirrored_yy``.
+    """
+    test, train, split = run.test, run.train, split or run.split
+    curve = seen_unseen_curve(test.logits, test.labels, split)
+    ncm = ncm_logits(train.features, train.labels, test.features, test.logits.shape[1])
+    features = split_accuracies(ncm, test.labels, split)
+    gamma, plain = curve.best_gamma(), curve.at(0.0)
+    star = curve.at(gamma)
+    values = {"ausuc": curve.ausuc, "gamma": gamma, "ncm_sy": features.sy, "ncm_uy": features.uy}
+    values |= plain._asdict() | {f"star_{name}": value for name, value in star._asdict().items()}
+    if old_head is not None:
+        logits, labels = run.seen_train.logits, run.seen_train.labels
+        estimates = {
+            "alg": average_logit_gap(logits, labels, split),
+            "competitor": competitor_gap(logits, labels, split),
+            "mirrored": mirrored(logits, labels, split, old_head),
+        }
+        values |= {f"{name}_yy": curve.at(estimate).yy for name, estimate in estimates.items()}
+    return values
+
+
+# --- hyper-parameters ------------------------------------------------------------------------------------------------
+
+
+class Robustness(NamedTuple):
+    """How much a choice of hyper-parameters matters, within one grid."""
+
+    best: float
+    spread: float  # best − worst
+    near: float  # share of the settings that come near the best
+    failed: int  # settings whose training diverged: each counts as 0
+
+
+def robustness(values: np.ndarray, within: float = 0.02) -> Robustness:
+    """Of a measure over one grid, such as AUSUC [learning rates, weight decays], nan where training diverged.
+
+    Parameters
+    ----------
+    values : floating array of any shape
+        From 0, which is what a diverged training is worth, upwards.
+    within : float
+        What is near: ``best − within`` or more.
+
+    Raises
+    ------
+    ValueError
+        No settings, or values below 0.
+    """
+    values = np.asarray(values, float)
+    failed = np.isnan(values)
+    values = np.where(failed, 0.0, values)
+    if values.size == 0 or values.min() < 0:
+        raise ValueError(f"values {values.tolist()}: expected a grid of values from 0 upwards")
+    best = float(values.max())
+    near = float((values >= best - within).mean())
+    return Robustness(best, best - float(values.min()), near, int(failed.sum()))
+
+
+def best_cell(values: np.ndarray) -> tuple[int, ...]:
+    """Place of the highest mean over the last axis [..., R]; nan counts as 0 and the first of equal ones is taken."""
+    means = np.nan_to_num(np.asarray(values, float)).mean(-1)
+    return tuple(int(i) for i in np.unravel_index(means.argmax(), means.shape))
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def choose_seen(means: Tensor, number: int, how: str, start: int) -> list[int]:
+    """Choose S by the similarity of classes.
+
+    Parameters
+    ----------
+    means : floating [C, D]
+        Mean features of the classes. Similarity is the cosine of two of them, less the mean of all.
+    number : int
+        Of seen classes, 1 to C − 1.
+    how : "nearest" or "farthest"
+        The classes most similar to ``start``, so that S is one corner of the feature space; or in turn the class that
+        is least similar to those chosen already, so that S is spread over all of it.
+    start : int
+        The class that is chosen first.
+
+    Returns
+    -------
+    list of int
+        Class ids in ascending order.
+
+    Raises
+    ------
+    ValueError
+        Means that are not finite, or a number, kind or class that is not there.
+    """
+    similar = _similarities(means)
+    if not 1 <= number < len(similar):
+        raise ValueError(f"number={number}: expected 1 to {len(similar) - 1} of {len(similar)} classes")
+    if not 0 <= start < len(similar):
+        raise ValueError(f"start={start}: expected a class, 0 to {len(similar) - 1}")
+    if how not in ("nearest", "farthest"):
+        raise ValueError(f"how={how!r}: expected 'nearest' or 'farthest'")
+    chosen, nearest = [start], similar[start].clone()  # to those chosen, the largest similarity
+    while len(chosen) < number:
+        candidates = similar[start] if how == "nearest" else -nearest
+        candidates = candidates.index_fill(0, torch.tensor(chosen), -torch.inf)
+        chosen.append(int(candidates.argmax()))
+        nearest = torch.maximum(nearest, similar[chosen[-1]])
+    return sorted(chosen)
+
+
+def nearness(means: Tensor, split: ClassSplit) -> float:
+    """Mean over absent classes of the largest similarity to a seen class, as `choose_seen` has it; in [−1, 1]."""
+    return float(_similarities(means)[list(split.absent)][:, list(split.seen)].amax(1).mean())
+
+
+def tsne(means: Tensor, seed: int = 0) -> np.ndarray:
+    """Class means [C, D] in the plane [C, 2], such that near neighbours stay near (van der Maaten and Hinton, 2008)."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(15.0, (len(means) - 1) / 3)
+    model = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=seed)
+    return model.fit_transform((means - means.mean(0)).double().numpy())
+
+
+def slope(sizes: Sequence[int], values: Iterable[float]) -> float:
+    """Least-squares slope of values against the binary logarithm of sizes: the change with each doubling."""
+    return float(np.polyfit(np.log2(sizes), list(values), 1)[0])
+
+
+def _similarities(means: Tensor) -> Tensor:
+    if means.ndim != 2 or len(means) < 2 or not means.isfinite().all():
+        raise ValueError(f"class means {list(means.shape)}: expected finite ones of two classes or more, [C, D]")
+    return cosines(means.double() - means.double().mean(0))
