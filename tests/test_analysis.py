@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 
-from ftlib.analysis import trajectory
+from ftlib.analysis import contributions, head_parts, lead, logits_of, shift_shares, trajectory
 from ftlib.benchmarks.core import ClassSplit
+from ftlib.metrics import split_accuracies
 
 
 def test_a_case_worked_by_hand():
@@ -74,3 +76,99 @@ def test_a_side_of_one_class_has_no_other_of_its_own():
     assert math.isnan(points["seen_other_seen"][0])
     assert math.isfinite(points["seen_other_absent"][0])
     assert math.isfinite(points["absent_other_seen"][0])
+
+
+# --- the lead ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_lead_is_taken_over_the_best_other_class_of_the_side_alone():
+    logits = torch.tensor([[9.0, 1.0, 2.0, 4.0], [0.0, 7.0, 8.0, 3.0], [5.0, 0.0, 6.0, 9.0]])
+    labels = torch.tensor([2, 1, 0])  # the last is seen and left out; column 0 is nobody's rival
+    assert lead(logits, labels, (1, 2, 3)).tolist() == [2 - 4, 7 - 8]
+
+
+def test_the_lead_is_positive_exactly_where_the_side_alone_gets_it_right():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(200, 7, generator=generator), torch.randint(7, (200,), generator=generator)
+    split = ClassSplit([0, 3, 4], [1, 2, 5, 6])
+    assert (lead(logits, labels, split.absent) > 0).mean() == split_accuracies(logits, labels, split).uu
+
+
+def test_one_class_has_no_lead():
+    with pytest.raises(ValueError, match=r"\(3,\): a lead needs at least two"):
+        lead(torch.zeros(1, 4), torch.tensor([3]), (3,))
+
+
+# --- a classifier taken apart ----------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_head_worked_by_hand():
+    parts = head_parts(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([1.0, 2.0]))
+    assert parts["norms"].tolist() == [[5.0], [0.0]]
+    assert parts["directions"].tolist() == [[0.6, 0.8], [0.0, 0.0]]
+    assert parts["biases"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_parts_put_together_are_the_head(biased):
+    head = torch.nn.Linear(6, 5, bias=biased, dtype=torch.float64)
+    features = torch.randn(9, 6, dtype=torch.float64)
+    logits = logits_of(features, **head_parts(head.weight.detach(), head.bias.detach() if biased else None))
+    torch.testing.assert_close(logits, head(features).detach())
+
+
+def test_contributions_worked_by_hand():
+    """Of the product 1·2 -> 3·5: a first adds 4 and then b 9; b first adds 3 and then a 10."""
+    found = contributions(lambda a, b: a * b, {"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 5.0})
+    assert found == {"a": 7.0, "b": 6.0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_contributions_are_averages_over_all_orders(seed):
+    rng, names = np.random.default_rng(seed), ["a", "b", "c", "d"]
+    table = rng.standard_normal((2, 2, 2, 2))
+    found = contributions(lambda a, b, c, d: table[a, b, c, d], dict.fromkeys(names, 0), dict.fromkeys(names, 1))
+    steps = {name: [] for name in names}
+    for order in permutations(range(4)):
+        now = [0, 0, 0, 0]
+        for i in order:
+            before = table[tuple(now)]
+            now[i] = 1
+            steps[names[i]].append(table[tuple(now)] - before)
+    assert found == pytest.approx({name: np.mean(values) for name, values in steps.items()})
+    assert sum(found.values()) == pytest.approx(table[1, 1, 1, 1] - table[0, 0, 0, 0])
+
+
+def test_a_part_that_the_measure_ignores_contributes_nothing():
+    found = contributions(lambda a, b: a**2, {"a": 1.0, "b": 0.0}, {"a": 3.0, "b": 9.0})
+    assert found == {"a": 8.0, "b": 0.0}
+
+
+def test_parts_of_other_names_are_refused():
+    with pytest.raises(ValueError, match=r"before \['a'\] and after \['b'\]"):
+        contributions(float, {"a": 1}, {"b": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "shares"),
+    [
+        ([[3.0, 3.0], [3.0, 3.0]], {"constant": 1, "image": 0, "class": 0, "rest": 0}),
+        ([[1.0, 1.0], [-1.0, -1.0]], {"constant": 0, "image": 1, "class": 0, "rest": 0}),
+        ([[1.0, -1.0], [1.0, -1.0]], {"constant": 0, "image": 0, "class": 1, "rest": 0}),
+        ([[1.0, -1.0], [-1.0, 1.0]], {"constant": 0, "image": 0, "class": 0, "rest": 1}),
+        ([[2.0, 0.0], [0.0, 2.0]], {"constant": 0.5, "image": 0, "class": 0, "rest": 0.5}),
+        ([[4.0, 2.0], [0.0, -2.0]], {"constant": 1 / 6, "image": 4 / 6, "class": 1 / 6, "rest": 0}),
+    ],
+)
+def test_shares_of_a_shift_worked_by_hand(change, shares):
+    assert shift_shares(torch.tensor(change)) == pytest.approx(shares)
+
+
+def test_shares_of_any_shift_add_up_to_one():
+    generator = torch.Generator().manual_seed(1)
+    assert sum(shift_shares(torch.randn(11, 5, generator=generator) + 0.3).values()) == pytest.approx(1)
+
+
+def test_a_shift_of_zero_has_no_shares():
+    with pytest.raises(ValueError, match="nothing to take apart"):
+        shift_shares(torch.zeros(3, 2))
