@@ -50,7 +50,7 @@ def mirror(margins: Mirrored, truth: np.ndarray, gamma: float, ax: Axes | None =
     ax.hist(truth, bins, density=True, histtype="step", color="#333333", lw=1.2)
     top = ax.get_ylim()[1]
     ax.axvline(gamma, color=COLOURS["mirrored"], lw=1.6)
-    ax.text(gamma, top * 1.02, "γ", color=COLOURS["mirrored"], ha="center", va="bottom")
+    ax.text(gamma, top * 1.02, " γ", color=COLOURS["mirrored"], ha="left", va="bottom")
     ax.set(title="Mirrored: the best trade-off", xlabel="best seen − best absent logit")
     ax.set(yticks=[], ylim=(0, top * 1.12))
     ax.grid(axis="y", visible=False)
@@ -81,7 +81,7 @@ def ladder(rungs: Mapping[str, Mapping[str, Estimate]], ax: Axes | None = None) 
     ax = ax or plt.subplots(figsize=(WIDTH, 0.24 * count + 0.7))[1]
     y, ticks, names = 0, [], []
     for rung, rows in rungs.items():
-        ax.text(0.0, y, rung, transform=ax.get_yaxis_transform(), weight="bold", va="center", fontsize=9)
+        ax.text(0.01, y, rung, transform=ax.get_yaxis_transform(), weight="bold", va="center", fontsize=9)
         y += 1
         for name, e in rows.items():
             colour = next((c for key, c in COLOURS.items() if name.endswith(key)), "#333333")
