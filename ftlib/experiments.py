@@ -17,16 +17,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import joblib
 import torch
-from tqdm import tqdm
 
 from ftlib import baselines, benchmarks, methods, models, training
 from ftlib.provenance import code_hash, device_name, versions
 from ftlib.runs import Run
 from ftlib.store import Store
+from ftlib.sweeps import SweepError, sweep
 from ftlib.training import Recipe
 
 __all__ = ["METHODS", "Experiment", "Recipe", "Run", "SweepError", "grid", "run", "sweep"]
@@ -37,7 +36,6 @@ METHODS = {
     "linear_probe": baselines.linear_probe, "wise": baselines.wise, "lolsgd": baselines.lolsgd, "fold": baselines.fold,
 }  # fmt: skip
 PRETRAINING = Recipe(epochs=5, lr=0.1, backbone_lr=1.0, warmup=0.2, evaluations=0)
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -119,43 +117,6 @@ def run(experiment: Experiment, *, store: Store | None = None, device: str | Non
     return Run(experiment, path)
 
 
-def sweep(
-    experiments: Mapping[Key, Experiment] | Iterable[Experiment],
-    *,
-    store: Store | None = None,
-    jobs: int | None = None,
-    device: str | None = None,
-) -> dict[Key, Run] | list[Run]:
-    """The Runs of many Experiments; those not in the store are computed in parallel processes.
-
-    Parameters
-    ----------
-    experiments : mapping or iterable
-        A mapping gives the Runs under its keys, an iterable gives them as a list in its order.
-    jobs : int, optional
-        Processes, of one thread each on a CPU. Default: the CPU's cores, or the number of GPUs.
-
-    Raises
-    ------
-    SweepError
-        Some runs failed. All others are finished and kept; the message has the spec of each that failed.
-    """
-    store = store or Store()
-    if not isinstance(experiments, Mapping):
-        numbered = dict(enumerate(experiments))
-        return list(sweep(numbered, store=store, jobs=jobs, device=device).values())
-    missing = list({e.key: e for e in experiments.values() if store.find(e.key) is None}.values())
-    if missing:
-        jobs = jobs or torch.cuda.device_count() or joblib.cpu_count()
-        work = joblib.Parallel(n_jobs=min(jobs, len(missing)), return_as="generator_unordered")(
-            joblib.delayed(_attempt)(e, store, device) for e in _spread(missing)
-        )
-        failures = [failure for failure in tqdm(work, "runs", len(missing), unit="run") if failure]
-        if failures:
-            raise SweepError(f"{len(failures)} of {len(missing)} runs failed:\n" + "\n".join(failures))
-    return {key: run(e, store=store, device=device) for key, e in experiments.items()}
-
-
 def grid(
     benchmarks: Iterable[str],
     seeds: Iterable[int],
@@ -187,10 +148,6 @@ def grid(
     return experiments
 
 
-class SweepError(RuntimeError):
-    """Some runs of a sweep failed."""
-
-
 def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     models = [run(parent, store=store, device=device).build().to(device) for parent in experiment.parents]
@@ -204,27 +161,3 @@ def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
         "images_per_second": fit_log and round(fit_log.images_per_second, 1),
     }
     return store.save(experiment.key, experiment.spec, arrays, log)
-
-
-def _attempt(experiment: Experiment, store: Store, device: str | None) -> str | None:
-    """Compute a Run and keep it; say what went wrong, instead of raising, so that the other runs go on."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two processes of one thread do more than one process of two
-    try:
-        run(experiment, store=store, device=device)
-    except Exception as error:  # whatever it is, it goes into the sweep's report
-        return f"- {experiment}\n    {type(error).__name__}: {error}"
-    finally:
-        torch.set_num_threads(threads)
-    return None
-
-
-def _spread(experiments: list[Experiment]) -> list[Experiment]:
-    """Order runs so that neighbours start from different pre-trainings and no process waits for another's."""
-    ranks: dict[str, int] = {}
-    keyed = []
-    for e in experiments:
-        source = e.key if e.method == "pretrain" else e.source.key
-        ranks[source] = ranks.get(source, -1) + 1
-        keyed.append((ranks[source], e))
-    return [e for _, e in sorted(keyed, key=lambda pair: pair[0])]

@@ -115,6 +115,35 @@ def test_a_split_that_leaves_a_side_empty_is_refused(seen):
         load("glyphs/print-neon", seen=seen, **SMALL)
 
 
+@pytest.mark.parametrize("seen", [[5, 0, 2], (2, 5, 0), range(0, 6, 2)])
+def test_chosen_classes_are_the_seen_ones_whatever_the_seed(seen):
+    for seed in (0, 1):
+        split = split_classes(6, seed, seen)
+        assert split.seen == tuple(sorted(seen))
+        assert split.absent == tuple(c for c in range(6) if c not in seen)
+
+
+def test_a_benchmark_takes_chosen_classes():
+    chosen, drawn = load("glyphs/print-neon", seen=[4, 1], **SMALL), load("glyphs/print-neon", seen=2, **SMALL)
+    assert (chosen.split.seen, chosen.split.absent) == ((1, 4), (0, 2, 3, 5))
+    assert torch.equal(chosen.target.images, drawn.target.images)
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        ([1, 6], r"seen classes \[6\]: expected ids from 0 to 5"),
+        ([-1, 1], r"seen classes \[-1\]: expected ids from 0 to 5"),
+        ([1, 3, 1], r"the seen classes repeat \[1\]"),
+        ([], r"the seen classes are empty"),
+        (range(6), r"the absent classes are empty"),
+    ],
+)
+def test_chosen_classes_that_make_no_split_are_named(seen, message):
+    with pytest.raises(ValueError, match=message):
+        load("glyphs/print-neon", seen=seen, **SMALL)
+
+
 def test_parts_of_a_pair_are_the_same_images_as_the_pair():
     """Pre-training loads the source alone and fine-tuning the target alone, each from the options of the pair."""
     name, options = "glyphs/print-neon", SMALL | {"seen": 2}
@@ -129,8 +158,8 @@ def test_parts_of_a_pair_are_the_same_images_as_the_pair():
 
 
 def test_a_source_is_the_same_for_all_targets():
-    options = [SMALL | {"target_per_class": 9, "seen": 2}, SMALL]
-    assert source_of("glyphs/print-neon", options[0]) == source_of("glyphs/print-photo", options[1])
+    for options in ({"target_per_class": 9, "seen": 2}, {"seen": [4, 1]}):
+        assert source_of("glyphs/print-neon", SMALL | options) == source_of("glyphs/print-photo", SMALL)
 
 
 def test_more_training_images_leave_the_test_images_alone():

@@ -16,7 +16,7 @@ import torch
 
 from ftlib import benchmarks, experiments, models, provenance, training
 from ftlib.benchmarks import glyphs
-from ftlib.experiments import Experiment, SweepError, grid, run, sweep
+from ftlib.experiments import Experiment, grid, run
 from ftlib.store import Store
 from ftlib.training import Recipe
 
@@ -60,6 +60,8 @@ CHANGED = {
     "model": {"drop_rate": 0.1},
     "checkpoint": "a.safetensors",
     "pretrained": True,
+    "head": "cosine",
+    "options": {"holdout": 0.25},
 }
 
 
@@ -70,8 +72,8 @@ def test_the_key_changes_with_every_field(name):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
 def test_the_key_changes_with_every_value_of_the_recipe(name):
-    other = {"optimizer": "adam", "flip": True, "compile": True, "size": 20, "warmup": 0.5}.get(name, 7)
-    assert replace(BASE, recipe=replace(TINY, **{name: other})).key != BASE.key
+    others = {"optimizer": "adam", "flip": True, "compile": True, "size": 20, "warmup": 0.5, "batch_norm": "eval"}
+    assert replace(BASE, recipe=replace(TINY, **{name: others.get(name, 7)})).key != BASE.key
 
 
 def test_the_key_does_not_depend_on_the_order_of_options():
@@ -103,11 +105,19 @@ def edited(monkeypatch):
     provenance._hash_of_module.cache_clear()
 
 
+def test_a_change_of_a_baseline_changes_the_keys_of_baselines_alone(edited):
+    masked = replace(BASE, method="masked")
+    keys = masked.key, BASE.key
+    edited(experiments.baselines, r"logits\[:, seen\]", "logits[:, seen] + 1")
+    assert fresh(masked).key != keys[0]
+    assert fresh(BASE).key == keys[1]
+
+
 def test_comments_docstrings_and_layout_do_not_change_the_key(edited):
     key = BASE.key
     edited(training, r'^"""', '# a remark\n\n\n"""Other words. ')
     assert fresh(BASE).key == key
-    edited(training, r"in place by cross-entropy", "in its place by cross-entropy")
+    edited(training, r"Train a model in place", "Train a model in its place")
     assert fresh(BASE).key == key
 
 
@@ -117,7 +127,7 @@ def test_comments_docstrings_and_layout_do_not_change_the_key(edited):
         (training, r"zero_grad\(\)", "zero_grad(set_to_none=False)"),
         (training, r"0\.5 \* \(1", "0.6 * (1"),
         (models, r"255 \* std", "256 * std"),
-        (experiments.methods, r"\.of\(split\.seen\)", ""),
+        (experiments.methods, r"torch\.tensor\(split\.seen\)", "target.train.labels"),
         (glyphs, r"SIZE = 32", "SIZE = 33"),
         (benchmarks.core, r"__len__", "__size__"),
     ],
@@ -153,9 +163,57 @@ def test_targets_and_methods_of_a_source_share_its_pretraining():
     assert len({e.source.key for e in (BASE, *OTHERS, more_images)}) == 1
 
 
-@pytest.mark.parametrize("name", ["backbone", "seed", "pretraining", "model", "checkpoint", "pretrained"])
+@pytest.mark.parametrize("name", ["backbone", "seed", "pretraining", "model", "checkpoint", "pretrained", "head"])
 def test_what_bears_on_pretraining_gives_another_source(name):
     assert replace(BASE, **{name: CHANGED[name]}).source.key != BASE.source.key
+
+
+def test_any_choice_of_seen_classes_and_any_option_of_a_method_shares_the_pretraining():
+    others = [replace(BASE, data=DATA | {"seen": seen}) for seen in (3, [0, 1, 2], [7, 6])]
+    others += [replace(BASE, options={"holdout": 0.2}), replace(BASE, method="lolsgd", options={"copies": 2})]
+    assert {other.source.key for other in others} == {BASE.source.key}
+    assert len({other.key for other in (BASE, *others)}) == 6
+
+
+def test_pretraining_starts_from_nothing_and_a_method_from_the_pretraining():
+    assert BASE.source.parents == ()
+    for method in ("pretrained", "finetune", "oracle", "masked", "frozen_head", "linear_probe", "lolsgd", "fold"):
+        assert replace(BASE, method=method).parents == (BASE.source,)
+
+
+def test_interpolation_starts_from_the_pretrained_and_the_plainly_fine_tuned():
+    wise = replace(BASE, method="wise", options={"alpha": 0.3})
+    assert wise.parents == (BASE.source, BASE)
+    assert wise.parents[1].key == BASE.key
+
+
+def test_the_parents_are_computed_once_and_in_their_order(trainings, shared):
+    wise = replace(BASE, method="wise", options={"alpha": 1.0})
+    assert torch.allclose(run(wise).test.logits, run(BASE, store=shared).test.logits, atol=1e-4)
+    assert len(trainings) == 2
+    run(replace(wise, options={"alpha": 0.5}))
+    assert len(trainings) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("finetune", {"alpha": 1}, r"finetune has no option alpha; it has holdout"),
+        ("lolsgd", {"copy": 2}, r"lolsgd has no option copy; it has copies, classes, local_steps, distill"),
+        ("oracle", {"holdout": 0.1}, r"oracle has no option holdout; it has none"),
+        ("fold", {"holdout": 0.1, "model": 3}, r"fold has no option model; it has fold, holdout"),
+    ],
+)
+def test_an_option_that_a_method_lacks_is_answered_with_those_it_has(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(BASE, method=method, options=options)
+
+
+def test_an_option_changed_by_the_caller_does_not_reach_the_experiment():
+    options = {"holdout": 0.25}
+    experiment = replace(BASE, options=options)
+    options["holdout"] = 0.5
+    assert experiment.options == {"holdout": 0.25}
 
 
 def test_pretraining_takes_place_once(trainings):
@@ -274,58 +332,7 @@ def test_the_log_says_where_and_how_long(shared):
     assert log["seconds"] > 0 < log["images_per_second"]
 
 
-# ---------------------------------------------------------------------------------------- sweep and grid
-
-
-def test_a_sweep_in_processes_brings_what_run_brings(shared):
-    results = sweep({"first": BASE, "second": replace(BASE, seed=1)}, jobs=2)
-    assert list(results) == ["first", "second"]
-    assert torch.equal(results["first"].test.logits, run(BASE, store=shared).test.logits)
-    assert results["second"].experiment.seed == 1
-
-
-def test_a_sweep_keeps_the_order_and_computes_what_is_equal_once(trainings):
-    seeds = [2, 0, 2, 1, 0]
-    results = sweep([replace(BASE, seed=seed) for seed in seeds], jobs=1)
-    assert [result.experiment.seed for result in results] == seeds
-    assert sorted(trainings) == [0, 0, 1, 1, 2, 2]  # source and target of each
-
-
-def test_a_sweep_finishes_the_others_reports_the_failed_and_resumes(trainings, monkeypatch):
-    build = models.build
-
-    def broken(*arguments, seed=0, **options):
-        if seed == 1:
-            raise MemoryError("none left")
-        return build(*arguments, seed=seed, **options)
-
-    wanted = [replace(BASE, seed=seed) for seed in (0, 1, 2)]
-    with monkeypatch.context() as patch:
-        patch.setattr(models, "build", broken)
-        with pytest.raises(SweepError, match=r"(?s)1 of 3 runs failed:.*seed=1.*MemoryError: none left") as failure:
-            sweep(wanted, jobs=1)
-    assert "seed=0" not in str(failure.value)
-    assert sorted(set(trainings)) == [0, 2]
-    trainings.clear()
-    assert len(sweep(wanted, jobs=1)) == 3
-    assert set(trainings) == {1}
-
-
-def test_a_sweep_leaves_the_number_of_threads_alone():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        sweep([BASE], jobs=1)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_neighbours_in_a_sweep_start_from_different_sources():
-    wanted = [replace(BASE, seed=s, benchmark=f"glyphs/print-{t}") for s in (0, 1, 2) for t in ("neon", "chalk")]
-    ordered = experiments._spread(wanted)
-    assert sorted(e.key for e in ordered) == sorted(e.key for e in wanted)
-    assert [e.seed for e in ordered] == [0, 1, 2, 0, 1, 2]
+# ---------------------------------------------------------------------------------------- grid
 
 
 def test_a_grid_has_every_pair_and_seed():

@@ -6,7 +6,8 @@ import hashlib
 import math
 import subprocess
 import sys
-from itertools import pairwise
+from dataclasses import replace
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -32,8 +33,10 @@ def logits(model: torch.nn.Module, data: ImageSet) -> torch.Tensor:
 
 
 def assembled(data: ImageSet, recipe: Recipe, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of a whole training."""
     batch_size = min(recipe.batch_size, len(data))
-    return list(training._batches(data, recipe, batch_size, models.build("test_byobnet", 4), seed))
+    batches = training._batches(data, recipe, batch_size, models.build("test_byobnet", 4), seed)
+    return list(islice(batches, recipe.epochs * (len(data) // batch_size)))
 
 
 # ---------------------------------------------------------------------------------------- Recipe
@@ -48,6 +51,8 @@ def assembled(data: ImageSet, recipe: Recipe, seed: int = 0) -> list[tuple[torch
         ({"epochs": True}, r"Recipe\.epochs is True \(bool\), expected int"),
         ({"size": 8.0}, r"Recipe\.size is 8\.0 \(float\), expected int \| None"),
         ({"momentum": None}, r"Recipe\.momentum is None \(NoneType\), expected float"),
+        ({"steps": 2.0}, r"Recipe\.steps is 2\.0 \(float\), expected int \| None"),
+        ({"batch_norm": True}, r"Recipe\.batch_norm is True \(bool\), expected str"),
     ],
 )
 def test_a_value_of_another_type_is_an_error(values, message):
@@ -67,6 +72,9 @@ def test_a_value_of_another_type_is_an_error(values, message):
         ({"padding": -1}, r"Recipe\.padding is -1"),
         ({"warmup": 1.0}, r"Recipe\.warmup is 1\.0 \(below 1\)"),
         ({"size": 0}, r"size 0 \(1 or more, or None\)"),
+        ({"steps": 0}, r"Recipe\.steps is 0, expected 1 or more, or None for epochs"),
+        ({"steps": -3}, r"Recipe\.steps is -3"),
+        ({"batch_norm": "frozen"}, r"Recipe\.batch_norm is 'frozen', expected 'train' or 'eval'"),
     ],
 )
 def test_a_value_out_of_range_is_an_error(values, message):
@@ -308,6 +316,156 @@ def test_the_rate_rises_linearly_and_falls_as_half_a_cosine():
     assert rates[100] == pytest.approx(0)
     assert all(a < b for a, b in pairwise(rates[:21]))
     assert all(a > b for a, b in pairwise(rates[20:]))
+
+
+# ---------------------------------------------------------------------------------------- steps in place of epochs
+
+
+@pytest.mark.parametrize("images", [96, 40, 10])
+def test_as_many_steps_are_taken_on_few_images_as_on_many(blobs, images):
+    data = ImageSet(blobs.images[:images], blobs.labels[:images])
+    log = fit(models.build("test_byobnet", 4), data, Recipe(epochs=1, steps=7, batch_size=16), seed=0)
+    assert log.losses.shape == (7,)
+    assert (log.losses > 0).all()  # none of the seven was left out
+    assert log.images_per_second == pytest.approx(7 * min(16, images) / log.seconds)
+
+
+def test_steps_of_whole_epochs_are_these_epochs(blobs):
+    epochs, steps = trained(blobs, SMALL), trained(blobs, replace(SMALL, epochs=1, steps=SMALL.epochs * 6))
+    assert torch.equal(logits(epochs, blobs), logits(steps, blobs))
+
+
+def test_the_rate_falls_over_the_steps_that_are_taken(blobs, rates):
+    trained(blobs, replace(SMALL, epochs=9, steps=4))
+    assert rates == pytest.approx([0.05 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
+
+
+def test_evaluations_of_steps_are_told_the_epochs(blobs):
+    calls = []
+    trained(blobs, Recipe(steps=9, batch_size=16, evaluations=3), evaluate=calls.append)
+    assert calls == [0.0, 0.5, 1.0, 1.5]
+
+
+# ---------------------------------------------------------------------------------------- batch norm
+
+
+def statistics(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("train", True), ("eval", False)])
+def test_running_statistics_move_in_train_and_not_in_eval(blobs, mode, moves):
+    fresh = statistics(models.build("test_byobnet", 4))
+    after = statistics(trained(blobs, replace(SMALL, batch_norm=mode)))
+    assert len(fresh) > 0
+    assert [not torch.equal(fresh[name], after[name]) for name in fresh] == [moves] * len(fresh)
+
+
+def test_running_statistics_stay_after_an_evaluation_too(blobs):
+    model = models.build("test_byobnet", 4)
+    fresh = statistics(model)
+    recipe = replace(SMALL, epochs=1, batch_norm="eval", evaluations=3)
+    fit(model, blobs, recipe, seed=0, evaluate=lambda _: predict(model, blobs))
+    after = statistics(model)
+    assert all(torch.equal(fresh[name], after[name]) for name in fresh)
+
+
+def test_every_parameter_still_trains_on_frozen_statistics(blobs):
+    """Adam's steps are of one size, however small the gradient behind a branch that starts at zero."""
+    fresh = models.build("test_byobnet", 4)
+    model = trained(blobs, replace(SMALL, batch_norm="eval", optimizer="adam", lr=1e-3, weight_decay=0.0))
+    still = [n for (n, p), q in zip(fresh.named_parameters(), model.parameters(), strict=True) if torch.equal(p, q)]
+    assert still == []
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_batch_norm_takes_the_statistics_that_the_recipe_names(blobs, mode):
+    """The first loss is that of the model in this mode."""
+    recipe = Recipe(epochs=1, batch_size=96, batch_norm=mode)
+    log = fit(models.build("test_byobnet", 4), blobs, recipe, seed=3)
+    images, labels = assembled(blobs, recipe, seed=3)[0]
+    model = models.build("test_byobnet", 4).train(mode == "train").to(memory_format=torch.channels_last)
+    torch.testing.assert_close(log.losses[0], F.cross_entropy(model(images), labels).detach())
+
+
+# ---------------------------------------------------------------------------------------- another loss, and its course
+
+
+@pytest.fixture
+def rates(monkeypatch) -> list[float]:
+    """The head's rate at every step that any optimizer takes."""
+    found, make = [], training.make_optimizer
+
+    def spied(model, recipe):
+        optimizer = make(model, recipe)
+        optimizer.register_step_pre_hook(lambda o, *_: found.append(o.param_groups[0]["lr"]))
+        return optimizer
+
+    monkeypatch.setattr(training, "make_optimizer", spied)
+    return found
+
+
+def test_a_loss_is_given_logits_labels_and_normalised_images(blobs):
+    recipe, calls = Recipe(epochs=1, batch_size=48, size=20), []
+
+    def loss(*arguments):
+        calls.append(arguments)
+        return F.cross_entropy(*arguments[:2])
+
+    trained(blobs, recipe, loss=loss)
+    assert len(calls) == 2
+    for (answers, labels, images), expected in zip(calls, assembled(blobs, recipe), strict=True):
+        assert (answers.shape, images.shape) == ((48, 4), (48, 3, 20, 20))
+        assert torch.equal(images, expected[0])
+        assert torch.equal(labels, expected[1])
+
+
+def test_a_loss_is_what_is_minimised_and_logged(blobs):
+    """Cross-entropy to the next label is the training of the next label."""
+    shifted = ImageSet(blobs.images, (blobs.labels + 1) % 4)
+    expected, model = models.build("test_byobnet", 4), models.build("test_byobnet", 4)
+    log = fit(expected, shifted, SMALL, seed=0)
+    found = fit(model, blobs, SMALL, seed=0, loss=lambda f, y, _: F.cross_entropy(f, (y + 1) % 4))
+    assert torch.equal(found.losses, log.losses)
+    assert torch.equal(logits(model, blobs), logits(expected, blobs))
+
+
+def test_the_default_loss_is_cross_entropy_over_all_logits(blobs):
+    """Brute force, over logits of which one column belongs to no image."""
+    answers, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
+    each = [math.log(sum(math.exp(v) for v in row)) - row[y] for row, y in zip(answers.tolist(), labels, strict=True)]
+    assert float(training.cross_entropy(answers, labels, blobs.images)) == pytest.approx(sum(each) / 6, rel=1e-6)
+
+
+def test_after_step_is_called_once_a_step_when_the_step_is_done(blobs):
+    model = models.build("test_byobnet", 4)
+    seen = [models.head(model).weight.detach().clone()]
+    fit(model, blobs, SMALL, seed=0, after_step=lambda: seen.append(models.head(model).weight.detach().clone()))
+    assert len(seen) - 1 == 2 * 6
+    moved = [not torch.equal(before, after) for before, after in pairwise(seen)]
+    assert moved == [True] * 12
+    assert torch.equal(seen[-1], models.head(model).weight)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.3])
+def test_two_halves_of_a_span_have_the_rates_of_the_whole(blobs, rates, warmup):
+    recipe = Recipe(steps=8, batch_size=16, warmup=warmup)
+    trained(blobs, recipe)
+    for span in ((0.0, 0.5), (0.5, 1.0)):
+        trained(blobs, replace(recipe, steps=4), span=span)
+    assert len(set(rates)) >= 8
+    assert rates[8:] == pytest.approx(rates[:8], abs=1e-12)
+
+
+def test_what_requires_no_gradient_does_not_move(blobs):
+    """Not even by weight decay."""
+    fresh, model = models.build("test_byobnet", 4), models.build("test_byobnet", 4)
+    frozen = [name for i, (name, _) in enumerate(model.named_parameters()) if i % 2]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    fit(model, blobs, replace(SMALL, weight_decay=0.1), seed=0)
+    still = [n for (n, p), q in zip(fresh.named_parameters(), model.parameters(), strict=True) if torch.equal(p, q)]
+    assert still == frozen
 
 
 # ---------------------------------------------------------------------------------------- bad input

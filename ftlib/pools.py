@@ -1,0 +1,228 @@
+"""Where the tasks of a sweep run: in this process, in processes of this machine, or on a Dask cluster.
+
+A pool takes `slots()` tasks at a time, one in each of its processes: training sets the random state of its process, and
+a GPU is best used by one run. A task is an Experiment to be computed and kept in the store; it brings None, or what
+went wrong in words.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ftlib.store import Store
+
+if TYPE_CHECKING:
+    from ftlib.experiments import Experiment
+
+POLL = 2.0  # seconds after which a cluster is asked again for its workers
+IDLE = 300  # seconds that a process waits for the next sweep: importing torch and timm takes longer than a small run
+LOST = "the scheduler was lost: what is finished is kept; start it, its workers and the sweep again to go on"
+_processes: dict[tuple[int, tuple[tuple[str, str], ...]], Any] = {}  # of this machine, warm from sweep to sweep
+_one_at_a_time = threading.RLock()
+
+
+class Here(AbstractContextManager):
+    """This process: a task runs while it is submitted."""
+
+    def __init__(self, store: Store, device: str | None) -> None:
+        self.store, self.device = store, device
+
+    def slots(self) -> int:
+        """How many tasks the pool has room for, at present."""
+        return 1
+
+    def submit(self, experiment: Experiment) -> Future:
+        """Start a task; the future's result is None or what went wrong."""
+        future: Future = Future()
+        future.set_result(attempt(experiment, experiment.key, self.store, self.device))
+        return future
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+class Processes(AbstractContextManager):
+    """joblib's processes (loky), each on its own GPU if there are several.
+
+    Every slot is a pool of one process, so that a process that dies takes no other task with it. A process sees its
+    GPU alone (CUDA_VISIBLE_DEVICES): torch sets up a context, some hundred MB, on every GPU that it can see.
+    """
+
+    def __init__(self, jobs: int, store: Store, device: str | None) -> None:
+        self.store, self.device = store, device
+        one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+        one |= {"FTLIB_DATA": os.environ["FTLIB_DATA"]} if "FTLIB_DATA" in os.environ else {}
+        gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()] if device in (None, "cuda") else []
+        places = (one | (gpus[slot % len(gpus)] if gpus else {}) for slot in range(jobs))
+        self.free = [(slot, tuple(place.items())) for slot, place in enumerate(places)]
+        self.jobs, self.busy = jobs, set()
+
+    def slots(self) -> int:
+        return self.jobs
+
+    def submit(self, experiment: Experiment) -> Future:
+        place = self.free.pop(0)
+        task = partial(_process(place).submit, attempt, experiment, experiment.key, self.store, self.device)
+        try:
+            future = task()
+        except BrokenProcessPool:  # it died while it waited for work
+            _processes.pop(place)
+            future = _process(place).submit(*task.args)
+        self.busy.add(place)
+        future.add_done_callback(partial(self._release, place))
+        return future
+
+    def _release(self, place: Any, future: Future) -> None:
+        if not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
+            _processes.pop(place, None)
+        self.busy.discard(place)
+        self.free.append(place)
+
+    def __exit__(self, *error: object) -> None:
+        for place in list(self.busy):  # an interrupt: what they compute is not waited for
+            if process := _processes.pop(place, None):
+                process.shutdown(kill_workers=True)
+
+
+class Cluster(AbstractContextManager):
+    """The workers of a Dask cluster, of those that declare the resource "GPU" if there are any.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address, such as "tcp://10.0.0.1:8786", or the path of its scheduler file (*.json).
+
+    Raises
+    ------
+    ImportError
+        Dask is not installed.
+    ConnectionError
+        No scheduler answers there.
+    """
+
+    def __init__(self, scheduler: str, store: Store, device: str | None) -> None:
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise ImportError(
+                f"a sweep on {scheduler} needs Dask: pip install 'dask[distributed]', which is ftlib's extra [cluster]"
+            ) from error
+        if scheduler.endswith(".json") and not Path(scheduler).exists():
+            raise FileNotFoundError(f"no scheduler file {scheduler}: dask scheduler --scheduler-file {scheduler}")
+        where = {"scheduler_file" if scheduler.endswith(".json") else "address": scheduler}
+        try:
+            self.client = Client(**where, set_as_default=False, name="ftlib-sweep")
+        except (OSError, TimeoutError) as error:
+            raise ConnectionError(f"no Dask scheduler answers at {scheduler} ({error}): is it running?") from error
+        self.store, self.device, self.asked = store, device, -POLL
+        (folder := store.root / "locks").mkdir(parents=True, exist_ok=True)
+        self.mark = tempfile.NamedTemporaryFile(dir=folder, prefix="sweep-")  # noqa: SIM115  a worker knows the store by it
+
+    def slots(self) -> int:
+        if time.monotonic() - self.asked >= POLL:
+            try:
+                workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+            except OSError as error:
+                raise ConnectionError(LOST) from error
+            with_gpu = [worker for worker in workers if worker["resources"].get("GPU", 0) >= 1]
+            self.resources = {"GPU": 1} if with_gpu else None
+            # No task waits in a worker's queue: Dask blames a worker's death on all the tasks that it was given.
+            self.workers, self.asked = len(with_gpu or workers), time.monotonic()
+        return self.workers
+
+    def submit(self, experiment: Experiment) -> Any:
+        return self.client.submit(
+            attempt,
+            experiment,
+            experiment.key,
+            self.store,
+            self.device,
+            mark=self.mark.name,
+            key=f"{experiment.method}-{experiment.key}-{uuid.uuid4().hex[:8]}",  # as the dashboard shows it
+            resources=self.resources,
+        )
+
+    def __exit__(self, *error: object) -> None:
+        self.mark.close()
+        self.client.close()
+
+
+def attempt(
+    experiment: Experiment, key: str, store: Store, device: str | None, *, mark: str | None = None
+) -> str | None:
+    """Compute a Run and keep it; say what went wrong, instead of raising, so that the other runs go on.
+
+    Parameters
+    ----------
+    key : str
+        As the sweep's own process knows it, from its code.
+    mark : str, optional
+        A file in the store, for workers of other machines.
+    """
+    from ftlib.experiments import run
+
+    with _one_at_a_time:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # two processes of one thread do more than one process of two
+        try:
+            own = replace(experiment)  # its key is not yet computed
+            if own.key != key:
+                raise RuntimeError(
+                    f"the code here is not that of the sweep (key {own.key}, not {key}): install the same ftlib, "
+                    f"here it is {Path(__file__).parent}, and start the process anew"
+                )
+            store = shared(store, mark) if mark else store
+            run(own, store=store, device=device)
+        except Exception as error:  # whatever it is, it goes into the sweep's report
+            if store.find(key):  # two may compute a run where a file system's locks fail: the first one's is kept
+                return None
+            return f"{type(error).__name__}: {error}" + (f" (on {platform.node()})" if mark else "")
+        finally:
+            torch.set_num_threads(threads)
+    return None
+
+
+def shared(store: Store, mark: str) -> Store:
+    """The sweep's store as this machine sees it: at the same path, or where its own $FTLIB_STORE points.
+
+    Raises
+    ------
+    FileNotFoundError
+        Neither is the store that the sweep was started with.
+    """
+    places = [store.root, *(Path(own).expanduser() for own in [os.environ.get("FTLIB_STORE")] if own)]
+    for place in places:
+        if (place / "locks" / Path(mark).name).exists():
+            return Store(place)
+    raise FileNotFoundError(
+        f"the sweep's store {store.root} is not here, nor at FTLIB_STORE ({os.environ.get('FTLIB_STORE', 'not set')}): "
+        "all machines must share the folder; set FTLIB_STORE where the worker is started"
+    )
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
+    count, names = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[:count] if names else [str(number) for number in range(count)]
+
+
+def _process(place: tuple[int, tuple[tuple[str, str], ...]]) -> Any:
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    if place not in _processes:
+        _processes[place] = ProcessPoolExecutor(max_workers=1, timeout=IDLE, env=dict(place[1]))
+    return _processes[place]
