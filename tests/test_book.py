@@ -123,7 +123,7 @@ def test_a_rerun_measures_what_was_published(path, rerun):
     for id, claim in reference.items():
         assert fresh[id]["n"] == claim["n"]
         assert abs(fresh[id]["mean"] - claim["mean"]) <= band(claim), id
-        if not on_the_edge(claim):
+        if not (on_the_edge(claim) or on_the_edge(fresh[id])):
             assert fresh[id]["verdict"] == claim["verdict"], id
 
 
@@ -140,7 +140,10 @@ def band(claim: dict) -> float:
 
 
 def on_the_edge(claim: dict) -> bool:
-    """Whether an end of the interval is so near the bound that another processor may tip the verdict."""
+    """Whether an end of the interval is so near the bound that another processor may tip the verdict.
+
+    Asked of both runs: an interval over three seeds has a width that itself differs from one processor to the next.
+    """
     if claim["verdict"] == "reported" or None in (claim["low"], claim["high"]):
         return True
     bounds = [claim["at_least"]] if claim["within"] is None else [-claim["within"], claim["within"]]
