@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ftlib.benchmarks import ClassSplit
+from ftlib.margins import strongest_rival
 from ftlib.metrics import split_accuracies
 
 Measure = TypeVar("Measure", float, np.ndarray)
@@ -72,11 +73,9 @@ def lead(logits: Tensor, labels: Tensor, classes: tuple[int, ...]) -> np.ndarray
     """
     if len(classes) < 2:
         raise ValueError(f"classes {classes}: a lead needs at least two, a class and another one")
-    columns = torch.tensor(classes)
-    of_classes = torch.isin(labels, columns)
-    logits, labels = logits[of_classes].double(), labels[of_classes, None]
-    others = logits.scatter(1, labels, -torch.inf)[:, columns]
-    return (logits.gather(1, labels)[:, 0] - others.amax(1)).numpy()
+    of_classes = torch.isin(labels, torch.tensor(classes))
+    logits, labels = logits[of_classes].double(), labels[of_classes]
+    return (logits.gather(1, labels[:, None])[:, 0] - strongest_rival(logits, labels, classes)).numpy()
 
 
 # --- a classifier taken apart ----------------------------------------------------------------------------------------
@@ -146,10 +145,8 @@ def shift_shares(change: Tensor) -> dict[str, float]:
 
 def _competitors(logits: Tensor, labels: Tensor, split: ClassSplit) -> list[tuple[str, float]]:
     """Mean true logit and mean largest other logit of each side, on images of one side."""
-    true = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    means = [("true", float(true.mean()))]
+    means = [("true", float(logits.gather(1, labels[:, None]).mean()))]
     for side in ("seen", "absent"):
-        largest = others[:, torch.tensor(getattr(split, side))].amax(1)
+        largest = strongest_rival(logits, labels, getattr(split, side))
         means.append((f"other_{side}", float(largest.mean()) if largest.isfinite().all() else float("nan")))
     return means

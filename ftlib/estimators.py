@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ftlib.benchmarks.core import ClassSplit
 from ftlib.checks import Array, check_labels, check_no_nan, check_outputs
-from ftlib.margins import merge_steps
+from ftlib.margins import merge_steps, strongest_rival
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 
@@ -231,11 +231,9 @@ class Competitors(NamedTuple):
 def competitors(logits: Array, labels: Array, split: ClassSplit, soft: bool = False) -> Competitors:
     """What all estimators but ALG look at; ``soft`` takes the log-sum-exp in place of the maximum."""
     logits, labels = _check(logits, labels, split)
-    reduce = torch.logsumexp if soft else torch.amax
-    seen, absent = (torch.tensor(side, device=logits.device) for side in (split.seen, split.absent))
-    true = logits.gather(1, labels[:, None]).double()
-    others = logits.double().scatter(1, labels[:, None], -torch.inf)
-    parts = true[:, 0], reduce(others[:, seen], 1), reduce(others[:, absent], 1)
+    logits, reduce = logits.double(), torch.logsumexp if soft else torch.amax
+    rivals = (strongest_rival(logits, labels, side, reduce) for side in (split.seen, split.absent))
+    parts = logits.gather(1, labels[:, None])[:, 0], *rivals
     return Competitors(*(part.cpu().numpy() for part in parts))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ftlib.benchmarks.core import ClassSplit
 from ftlib.checks import Array, check_no_nan, check_outputs
@@ -66,6 +67,16 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
         row = int(margin.isnan().nonzero()[0])
         raise ValueError(f"row {row}: the best seen and absent logits are the same infinity, so neither side wins")
     return Best(*(t.cpu().numpy() for t in (margin, hit, is_absent, labels)))
+
+
+def strongest_rival(
+    logits: Tensor, labels: Tensor, classes: Sequence[int], reduce: Callable[[Tensor, int], Tensor] = torch.amax
+) -> Tensor:
+    """The largest logit of ``classes`` less the label's own, [N]; −inf where the label is the only one of them.
+
+    ``reduce`` may be another way to sum up a row, such as `torch.logsumexp`.
+    """
+    return reduce(logits.scatter(1, labels[:, None], -torch.inf)[:, list(classes)], 1)
 
 
 def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

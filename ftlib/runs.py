@@ -84,6 +84,22 @@ class Run:
         """The trained weights: a plain state dict of the timm model."""
         return self._group("model")
 
+    def old_head(self, features: Tensor) -> Tensor:
+        """Logits [N, C] that the head, as it was before fine-tuning, gives to features [N, D] of any backbone.
+
+        Raises
+        ------
+        ValueError
+            A cosine head, or a run that kept no history: take `ftlib.models.head` of the source's built model.
+        """
+        if self.experiment.head != "linear" or "weight" not in self.history:
+            raise ValueError(
+                f"{self.experiment.method!r} with a {self.experiment.head} head has no linear head of before in its "
+                "history: use models.head(run(experiment.source).build())"
+            )
+        logits = features @ self.history["weight"][0].T
+        return logits + self.history["bias"][0] if "bias" in self.history else logits
+
     def build(self) -> nn.Module:
         """The trained classifier, on the CPU, in evaluation mode."""
         spec, state = self.experiment, self.state

@@ -100,6 +100,22 @@ def test_a_class_of_one_image_has_none_to_hold_out():
         run(replace(HELD, data=DATA | {"target_per_class": 1}))
 
 
+# ---------------------------------------------------------------------------------------- the head of before
+
+
+def test_the_old_head_is_that_of_the_pretrained_model(get):
+    result = get(BASE)
+    expected = models.head(get(BASE.source).build())(result.test.features).detach()
+    torch.testing.assert_close(result.old_head(result.test.features), expected)
+    assert not torch.allclose(expected, result.test.logits, atol=0.1)
+
+
+@pytest.mark.parametrize("experiment", [COSINE, replace(BASE, recipe=replace(TINY, evaluations=0))])
+def test_without_a_linear_head_in_the_history_there_is_no_old_one(get, experiment):
+    with pytest.raises(ValueError, match="has no linear head of before in its history"):
+        get(experiment).old_head(torch.zeros(1, 1))
+
+
 # ---------------------------------------------------------------------------------------- a fold
 
 
