@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ftlib import benchmarks, models, training
 from ftlib.benchmarks import ClassSplit, ImageSet
 from ftlib.benchmarks.domain import seeded, whole
-from ftlib.methods import Result, adapt, hold_out, outputs, weights
+from ftlib.methods import Result, adapt, finetune, hold_out, outputs, weights
 from ftlib.training import FitLog
 
 if TYPE_CHECKING:
@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
 
 def oracle(experiment: Experiment, model: nn.Module) -> Result:
-    """Train on the target's images of all classes, absent ones included: a reference, not a method."""
+    """Train on the target's images of all classes, absent ones included: a reference, not a method.
+
+    It takes as many steps as fine-tuning does, so it sees each class less often.
+    """
     target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    return adapt(experiment, model, target, split, target.train)
+    steps = experiment.recipe.steps_for(len(target.train.of(split.seen)))
+    same_budget = replace(experiment, recipe=replace(experiment.recipe, steps=steps))
+    return adapt(same_budget, model, target, split, target.train)
 
 
 def masked(experiment: Experiment, model: nn.Module) -> Result:
@@ -61,14 +66,14 @@ def masked(experiment: Experiment, model: nn.Module) -> Result:
 def frozen_head(experiment: Experiment, model: nn.Module) -> Result:
     """Train the backbone below the pre-trained head."""
     models.head(model).requires_grad_(False)
-    return _finetune(experiment, model)
+    return finetune(experiment, model)
 
 
 def linear_probe(experiment: Experiment, model: nn.Module) -> Result:
     """Train the head on the pre-trained backbone, its batch norm in evaluation mode."""
     model.requires_grad_(False)
     models.head(model).requires_grad_(True)
-    return _finetune(replace(experiment, recipe=replace(experiment.recipe, batch_norm="eval")), model)
+    return finetune(replace(experiment, recipe=replace(experiment.recipe, batch_norm="eval")), model)
 
 
 def wise(experiment: Experiment, before: nn.Module, after: nn.Module, *, alpha: float = 0.5) -> Result:
@@ -100,7 +105,8 @@ def lolsgd(
     classes : float
         Share of the seen classes, drawn anew for each copy and round, that a copy trains on.
     local_steps : int
-        Steps of each copy in a round. All steps of all copies add up to those that fine-tuning takes, or to one round.
+        Steps of each copy in a round. There are as many whole rounds, at least one, as bring the steps of all copies
+        nearest to those that fine-tuning takes.
     distill : float
         Weight of the cross-entropy from the pre-trained model's softmax over the absent logits to the model's own.
     """
@@ -111,8 +117,7 @@ def lolsgd(
     if not 0 < classes <= 1 or distill < 0:
         raise ValueError(f"classes={classes}, distill={distill}: expected a share in (0, 1] and a weight of 0 or more")
     round_steps = whole("copies", copies, 1) * whole("local_steps", local_steps, 1)
-    steps = recipe.steps or recipe.epochs * (len(images) // min(recipe.batch_size, len(images)))
-    rounds = max(1, round(steps / round_steps))
+    rounds = max(1, round(recipe.steps_for(len(images)) / round_steps))
     local = replace(recipe, steps=local_steps, evaluations=0)
     absent = torch.tensor(split.absent, device=images.labels.device)
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
@@ -172,8 +177,3 @@ def pseudo_split(split: ClassSplit, seed: int, fold: int) -> ClassSplit:
     order = seeded(seed, "pseudo-split", str(whole("fold", fold, 0))).permutation(np.array(split.seen))
     half = len(order) // 2
     return ClassSplit(order[half:], order[:half])
-
-
-def _finetune(experiment: Experiment, model: nn.Module) -> Result:
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    return adapt(experiment, model, target, split, target.train.of(split.seen))

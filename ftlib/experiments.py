@@ -63,13 +63,20 @@ class Experiment:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
         if self.method in ("pretrain", "pretrained"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
+        # The key is computed once: what the caller does to a mapping must not reach it.
+        for name, values in (("data", self.data), ("model", self.model), ("options", self._own_options())):
+            object.__setattr__(self, name, dict(values))
+
+    def _own_options(self) -> dict[str, Any]:
+        """Those of the options that are not the method's defaults: one key, whether a default is written out or not."""
         parameters = inspect.signature(METHODS[self.method]).parameters.values()
-        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if unknown := sorted(set(self.options) - set(known)):
             raise ValueError(f"{self.method} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-        # The key is computed once: what the caller does to a mapping must not reach it.
-        for name in ("data", "model", "options"):
-            object.__setattr__(self, name, dict(getattr(self, name)))
+        if lacking := sorted(k for k in known.keys() - self.options if known[k] is inspect.Parameter.empty):
+            raise ValueError(f"{self.method} needs the option {', '.join(lacking)}: it has no default")
+        options = {k: float(v) if type(known[k]) is float and type(v) is int else v for k, v in self.options.items()}
+        return {k: v for k, v in options.items() if v != known[k]}
 
     def __hash__(self) -> int:
         return hash(self.key)

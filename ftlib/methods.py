@@ -6,16 +6,14 @@ A method takes an Experiment and the model that it starts from, on its device, a
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ftlib import benchmarks, models, training
 from ftlib.benchmarks import ClassSplit, Domain, ImageSet
-from ftlib.benchmarks.domain import seeded, split_images
+from ftlib.benchmarks.domain import fingerprints, seeded, split_images
 from ftlib.training import FitLog
 
 if TYPE_CHECKING:
@@ -80,8 +78,10 @@ def hold_out(images: ImageSet, index: Tensor, share: float, seed: int) -> tuple[
     """Two parts of ``index``, what is kept and a share of each class that is not; copies of an image stay together."""
     if share == 0:
         return index, index[:0]
+    if not 0 < share < 1:
+        raise ValueError(f"holdout={share}: expected a share of each class's images, from 0 to below 1")
     classes, labels = images.labels[index].unique(return_inverse=True)
-    copies = np.array([hashlib.sha256(images.images[i].numpy().tobytes()).hexdigest() for i in index])
+    copies = fingerprints(images.images[index].numpy())
     names = [f"class {c}" for c in classes.tolist()]
     parts = split_images(labels.numpy(), copies, 1 - share, seeded(seed, "hold out"), names)
     return index[torch.from_numpy(parts[0])], index[torch.from_numpy(parts[1])]

@@ -41,7 +41,7 @@ def build(
         ``mean`` and ``std`` say how the weights want their input.
     checkpoint : path
         Weights to start from, if not empty: .safetensors or .pth (read with ``weights_only``). A relative path is
-        looked for in ``$FTLIB_DATA`` and then in the working directory. A head of another size is left out.
+        looked for in ``$FTLIB_DATA`` and then in the working directory. Of its head is taken what fits this one.
     pretrained : bool
         Fetch timm's published weights from the hub instead.
     seed : int
@@ -153,20 +153,23 @@ def normalisation(model: nn.Module, device: torch.device) -> tuple[Tensor, Tenso
 
 def _replace_head(model: nn.Module, kind: type[CosineHead]) -> None:
     old = head(model)
-    name = next(name for name, module in model.named_modules() if module is old)
-    parent, _, own = name.rpartition(".")
+    parent, _, own = _name(model, old).rpartition(".")
     setattr(model.get_submodule(parent), own, kind(old.in_features, old.out_features))
 
 
+def _name(model: nn.Module, part: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is part)
+
+
 def _load(model: nn.Module, path: Path) -> None:
-    """Copy the weights of a file into a model, all but a head of another shape; anything else amiss is an error."""
+    """Copy the weights of a file into a model, of the head what fits; anything else amiss is an error."""
     try:
         state = load_state_dict(str(path), weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is not a readable .safetensors or .pth checkpoint of weights: {error}") from error
-    own = model.state_dict()
-    of_head = {name for name, p in model.named_parameters() if any(p is q for q in head(model).parameters())}
-    state = {k: v for k, v in state.items() if not (k in of_head and v.shape != own[k].shape)}
+    own, place = model.state_dict(), _name(model, head(model)) + "."
+    of_head = {k for k in own.keys() | state.keys() if k.startswith(place)}
+    state = {k: v for k, v in state.items() if k not in of_head or (k in own and v.shape == own[k].shape)}
     # Weights from before 2019 do not count batches, and nothing here reads the count.
     counts = {k for k in own if k.endswith("num_batches_tracked")}
     missing = sorted(own.keys() - state.keys() - of_head - counts)

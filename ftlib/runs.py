@@ -104,7 +104,7 @@ class Run:
         """The trained classifier, on the CPU, in evaluation mode."""
         spec, state = self.experiment, self.state
         if not state:
-            raise ValueError(f"{spec.method!r} trains nothing and keeps no weights: build the run of experiment.source")
+            raise ValueError(f"a run of {spec.method!r} keeps no weights: build that of experiment.source")
         model = models.build(spec.backbone, self.test.logits.shape[1], head=spec.head, options=spec.model)
         model.load_state_dict(state)
         return model.eval()

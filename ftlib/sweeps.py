@@ -1,6 +1,7 @@
 """Many Experiments at once, each computed once: on this machine, or on a Dask cluster.
 
     sweep(grid(...))                                        # a process for each core, or for each GPU
+    sweep({"SGD": grid(...), "Adam": grid(...)})            # several grids at once: no core waits between them
     sweep(grid(...), scheduler="tcp://10.0.0.1:8786")       # as many as the cluster has workers; or $FTLIB_SCHEDULER
 
 What several runs start from, such as a pre-training, is a task of its own, and they begin when it is done: it is not
@@ -46,19 +47,20 @@ class SweepError(RuntimeError):
 
 
 def sweep(
-    experiments: Mapping[Key, Experiment] | Iterable[Experiment],
+    experiments: Mapping[Key, Any] | Iterable[Experiment],
     *,
     store: Store | None = None,
     jobs: int | None = None,
     device: str | None = None,
     scheduler: str | None = None,
-) -> dict[Key, Run] | list[Run]:
+) -> dict[Key, Any] | list[Run]:
     """The Runs of many Experiments; those not in the store are computed in parallel.
 
     Parameters
     ----------
     experiments : mapping or iterable
-        A mapping gives the Runs under its keys, an iterable gives them as a list in its order.
+        A mapping gives the Runs under its keys, a mapping of mappings under the keys of both, an iterable gives them
+        as a list in its order.
     jobs : int, optional
         Processes on this machine, of one thread each; 1 stays in this one. Default: the number of GPUs, else of the
         CPU's cores.
@@ -79,6 +81,10 @@ def sweep(
     if not isinstance(experiments, Mapping):
         numbered = dict(enumerate(experiments))
         return list(sweep(numbered, store=store, jobs=jobs, device=device, scheduler=scheduler).values())
+    if experiments and all(isinstance(of, Mapping) for of in experiments.values()):
+        flat = {(name, key): e for name, of in experiments.items() for key, e in of.items()}
+        runs = sweep(flat, store=store, jobs=jobs, device=device, scheduler=scheduler)
+        return {name: {key: runs[name, key] for key in of} for name, of in experiments.items()}
     if scheduler and jobs:
         raise ValueError(f"jobs={jobs} are processes here, scheduler={scheduler!r} has workers elsewhere: give one")
     if jobs is not None and jobs < 1:

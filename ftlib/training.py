@@ -57,6 +57,8 @@ class Recipe:
                 raise ValueError(f"Recipe.{name} is {value}, expected {least}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"Recipe.steps is {self.steps}, expected 1 or more, or None for epochs")
+        if self.momentum == 0 and self.optimizer in ("sgd", "nesterov"):
+            raise ValueError("Recipe.momentum is 0, but timm's sgd is Nesterov's: expected more, or 'momentum'")
         if self.batch_norm not in ("train", "eval"):
             raise ValueError(f"Recipe.batch_norm is {self.batch_norm!r}, expected 'train' or 'eval'")
         if self.warmup >= 1 or (self.size is not None and self.size < 1):
@@ -70,6 +72,10 @@ class Recipe:
         if unknown:
             raise ValueError(f"a recipe has no {', '.join(unknown)}: it has {', '.join(names)}")
         return cls(**values)
+
+    def steps_for(self, images: int) -> int:
+        """How many steps a training on so many images takes."""
+        return self.steps or self.epochs * (images // min(self.batch_size, images))
 
 
 class Outputs(NamedTuple):
@@ -130,7 +136,7 @@ def fit(
     data = data.to(device)
     batch_size = min(recipe.batch_size, len(data))
     epoch = len(data) // batch_size  # in steps
-    steps = recipe.steps or recipe.epochs * epoch
+    steps = recipe.steps_for(len(data))
     stops = {round(steps * k / recipe.evaluations) for k in range(1, recipe.evaluations + 1)} if evaluate else set()
     losses = torch.zeros(steps, device=device)
     rates = [_schedule(span[0] + (span[1] - span[0]) * step / steps, recipe.warmup) for step in range(steps)]

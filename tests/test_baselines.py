@@ -155,6 +155,16 @@ def test_what_absent_images_show_reaches_the_weights_of_the_oracle(get, compute,
     assert not same(weights(compute(of("oracle"))), expected)
 
 
+@pytest.mark.parametrize("holdout", [-0.1, 1.0, float("nan")])
+def test_a_share_to_hold_out_that_is_none_is_named(compute, holdout):
+    with pytest.raises(ValueError, match=rf"holdout={holdout}: expected a share"):
+        compute(of("finetune", holdout=holdout))
+
+
+def test_the_oracle_takes_as_many_steps_as_fine_tuning(get):
+    assert len(get(of("oracle")).history["loss"]) == len(get(of("finetune")).history["loss"])
+
+
 def test_the_oracle_trains_on_every_target_image(compute, fits):
     compute(of("oracle"))
     assert [prints(images) for images, _ in fits] == [prints(TARGET.train)]

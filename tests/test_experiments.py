@@ -86,6 +86,20 @@ def test_the_key_is_the_same_in_another_process():
     assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == BASE.key
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("finetune", {"holdout": 0}), ("finetune", {"holdout": 0.0}), ("lolsgd", {"copies": 4, "distill": 0})],
+)
+def test_a_default_that_is_written_out_is_no_other_experiment(method, options):
+    plain = replace(BASE, method=method)
+    assert replace(plain, options=options).key == plain.key
+
+
+def test_an_option_without_a_default_must_be_given():
+    with pytest.raises(ValueError, match="fold needs the option fold"):
+        replace(BASE, method="fold")
+
+
 def test_an_experiment_is_its_key():
     assert {BASE: 1}[fresh(BASE)] == 1
 
@@ -177,8 +191,9 @@ def test_any_choice_of_seen_classes_and_any_option_of_a_method_shares_the_pretra
 
 def test_pretraining_starts_from_nothing_and_a_method_from_the_pretraining():
     assert BASE.source.parents == ()
-    for method in ("pretrained", "finetune", "oracle", "masked", "frozen_head", "linear_probe", "lolsgd", "fold"):
+    for method in ("pretrained", "finetune", "oracle", "masked", "frozen_head", "linear_probe", "lolsgd"):
         assert replace(BASE, method=method).parents == (BASE.source,)
+    assert replace(BASE, method="fold", options={"fold": 0}).parents == (BASE.source,)
 
 
 def test_interpolation_starts_from_the_pretrained_and_the_plainly_fine_tuned():
@@ -294,7 +309,7 @@ def test_the_built_classifier_gives_the_runs_logits(shared):
 
 
 def test_a_run_that_trains_nothing_says_that_it_has_no_classifier(shared):
-    with pytest.raises(ValueError, match=r"'pretrained' trains nothing and keeps no weights.*source"):
+    with pytest.raises(ValueError, match=r"'pretrained' keeps no weights.*source"):
         run(replace(BASE, method="pretrained"), store=shared).build()
 
 

@@ -165,7 +165,6 @@ def test_a_cosine_head_of_another_size_is_left_out(place):
     assert torch.equal(loaded.bn1.weight, cosine(seed=1).bn1.weight)
 
 
-@pytest.mark.xfail(reason="the linear head's bias is refused as unknown to the architecture", strict=True)
 @pytest.mark.parametrize("num_classes", [9, 5])
 def test_a_cosine_head_starts_from_a_backbone_that_had_a_linear_one(place, num_classes):
     source = models.build("test_resnet", 9, seed=1)

@@ -80,14 +80,6 @@ def test_nothing_is_held_out_unless_asked_for(get):
     assert per_class(result.seen_train.labels) == dict.fromkeys(SPLIT.seen, 8)
 
 
-def test_to_hold_out_nothing_gives_the_bits_of_plain_fine_tuning(get):
-    plain, nothing = get(BASE), get(replace(BASE, options={"holdout": 0.0}))
-    assert nothing.key != plain.key
-    assert len(nothing.held_out.labels) == 0
-    assert equal(nothing.test, plain.test)
-    assert all(torch.equal(value, plain.state[name]) for name, value in nothing.state.items())
-
-
 def test_fine_tuning_and_every_fold_hold_out_the_same_images(get):
     folds = [get(replace(FOLD, options=FOLD.options | {"fold": fold})) for fold in (0, 1)]
     of_seen = torch.isin(TARGET.train.labels, torch.tensor(SPLIT.seen)).nonzero()[:, 0]

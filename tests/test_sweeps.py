@@ -72,6 +72,13 @@ def test_a_sweep_over_a_mapping_gives_the_runs_under_its_keys():
     }
 
 
+def test_a_sweep_over_grids_under_names_keeps_both_keys_and_computes_what_they_share_once(trainings):
+    results = sweep({"all": {0: BASE, 1: replace(BASE, seed=1)}, "none": {}, "one": {"again": BASE}}, jobs=1)
+    assert {name: list(of) for name, of in results.items()} == {"all": [0, 1], "none": [], "one": ["again"]}
+    assert [run.experiment.seed for of in results.values() for run in of.values()] == [0, 1, 0]
+    assert len(trainings) == 4  # source and target of each seed
+
+
 def test_a_sweep_finishes_the_others_reports_the_failed_and_resumes(trainings, monkeypatch):
     build = models.build
 

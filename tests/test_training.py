@@ -72,6 +72,7 @@ def test_a_value_of_another_type_is_an_error(values, message):
         ({"padding": -1}, r"Recipe\.padding is -1"),
         ({"warmup": 1.0}, r"Recipe\.warmup is 1\.0 \(below 1\)"),
         ({"size": 0}, r"size 0 \(1 or more, or None\)"),
+        ({"momentum": 0.0}, r"Recipe\.momentum is 0, but timm's sgd is Nesterov's"),
         ({"steps": 0}, r"Recipe\.steps is 0, expected 1 or more, or None for epochs"),
         ({"steps": -3}, r"Recipe\.steps is -3"),
         ({"batch_norm": "frozen"}, r"Recipe\.batch_norm is 'frozen', expected 'train' or 'eval'"),

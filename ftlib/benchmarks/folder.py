@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import domain
 from .core import ImageSet
-from .domain import Domain, seeded, split_images, whole
+from .domain import Domain, fingerprints, seeded, split_images, whole
 
 
 def load_domain(
@@ -45,8 +45,8 @@ def load_domain(
     images, labels = decoded(root / own_name, class_names, whole("size", size, 1))
     if empty := [c for i, c in enumerate(class_names) if i not in set(labels.tolist())]:
         raise ValueError(f"domain {own_name!r} of {root} has no image of class {', '.join(empty)}")
-    copies = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images])
-    sides = split_images(labels, copies, train_fraction, seeded(seed, "folder", own_name, "split"), class_names)
+    rng = seeded(seed, "folder", own_name, "split")
+    sides = split_images(labels, fingerprints(images), train_fraction, rng, class_names)
     return Domain(class_names, *(ImageSet(torch.from_numpy(images[s]), torch.from_numpy(labels[s])) for s in sides))
 
 
