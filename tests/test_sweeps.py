@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -250,6 +252,24 @@ def test_a_failure_is_none_if_another_was_quicker(store, monkeypatch):
     monkeypatch.setattr(experiments, "run", late)
     assert pools.attempt(BASE, BASE.key, store, None) is None
     assert pools.attempt(CHALK, CHALK.key, store, None) == "OSError: Directory not empty"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
+@pytest.mark.parametrize("kept", [False, True])
+def test_memory_that_is_freed_is_kept_although_dask_says_otherwise(kept):
+    program = f"""if 1:
+        import resource, torch
+        from ftlib import pools
+        if {kept}:
+            pools.keep_memory()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(50):
+            torch.ones(2_000_000)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+    pages = int(subprocess.check_output([sys.executable, "-c", program], env=environment))  # that were new to the process
+    assert (pages < 10_000) == kept  # eight million bytes are two thousand pages
 
 
 def test_runs_of_one_process_take_turns(store, monkeypatch):
