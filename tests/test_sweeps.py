@@ -268,8 +268,8 @@ def test_memory_that_is_freed_is_kept_although_dask_says_otherwise(kept):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     """
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-    pages = int(subprocess.check_output([sys.executable, "-c", program], env=environment))  # that were new to the process
-    assert (pages < 10_000) == kept  # eight million bytes are two thousand pages
+    pages = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
+    assert (pages < 10_000) == kept  # new ones; eight million bytes are two thousand
 
 
 def test_runs_of_one_process_take_turns(store, monkeypatch):
