@@ -255,21 +255,26 @@ def test_a_failure_is_none_if_another_was_quicker(store, monkeypatch):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
-@pytest.mark.parametrize("kept", [False, True])
-def test_memory_that_is_freed_is_kept_although_dask_says_otherwise(kept):
-    program = f"""if 1:
+def test_memory_that_is_freed_is_kept_although_dask_says_otherwise():
+    program = """if 1:
         import resource, torch
         from ftlib import pools
-        if {kept}:
-            pools.keep_memory()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(50):
+        counts = []
+        for change in (lambda: None, pools.keep_memory):
+            change()
             torch.ones(2_000_000)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(100):
+                torch.ones(2_000_000)
+            counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        print(*counts)
     """
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-    pages = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
-    assert (pages < 10_000) == kept  # new ones; eight million bytes are two thousand
+    output = subprocess.check_output([sys.executable, "-c", program], env=environment)
+    returned, kept = map(int, output.split())  # pages that were new to the process
+    if returned < 1000:
+        pytest.skip("pages are huge here")
+    assert kept < returned / 10
 
 
 def test_runs_of_one_process_take_turns(store, monkeypatch):
