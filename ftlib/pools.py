@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ def attempt(
     return None
 
 
-@lru_cache(maxsize=1)
+@cache
 def keep_memory() -> None:
     """Have malloc keep what was freed for the next step, which needs as much again.
 

@@ -12,7 +12,7 @@ from ftlib import benchmarks, models, training
 from ftlib.calibration import apply, fold_gamma
 from ftlib.experiments import Experiment, Run, run
 from ftlib.store import Store
-from ftlib.training import Outputs, Recipe, predict
+from ftlib.training import Recipe, predict
 
 DATA = {"classes": 8, "source_per_class": 8, "target_per_class": 8, "test_per_class": 2}
 TINY = Recipe(epochs=1, batch_size=8, lr=0.05, backbone_lr=1.0, evaluations=1)
@@ -28,10 +28,6 @@ def get(tmp_path_factory) -> Callable[[Experiment], Run]:
     """`run` with a store that the tests of this file share."""
     store = Store(tmp_path_factory.mktemp("runs"))
     return lambda experiment: run(experiment, store=store)
-
-
-def equal(one: Outputs, other: Outputs) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def per_class(labels: torch.Tensor) -> dict[int, int]:
