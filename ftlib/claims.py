@@ -177,6 +177,14 @@ class Record:
         _write(path, text.encode() + b"\n")
         return path
 
+    def elsewhere(self) -> dict[str, dict[str, Any]]:
+        """Profile to values: what this chapter recorded under the other profiles that are published for readers."""
+        return {
+            profile: chapters[self.chapter]["values"]
+            for profile, chapters in load_results(self.root).items()
+            if profile not in (self.profile, "ci", "local") and self.chapter in chapters
+        }
+
     def picture(self, figure: Figure, name: str) -> Path:
         """Write a figure beside the results, as <root>/<profile>/<name>.png, for use outside of the page."""
         content = io.BytesIO()
