@@ -107,7 +107,10 @@ def sweep(
 
 
 def _plan(missing: list[Experiment], store: Store) -> dict[str, tuple[Experiment, set[str]]]:
-    """Every task under its key, with the keys of those that must be done before; what many wait for comes first."""
+    """Every task under its key, with the keys of those that must be done before.
+
+    What many wait for comes first, and of the others those on the same images follow each other.
+    """
     tasks, there = {}, {}
 
     def add(experiment: Experiment) -> bool:
@@ -122,7 +125,9 @@ def _plan(missing: list[Experiment], store: Store) -> dict[str, tuple[Experiment
     for experiment in missing:
         add(experiment)
     awaited = Counter(key for _, parents in tasks.values() for key in parents)
-    return dict(sorted(tasks.items(), key=lambda task: -awaited[task[0]]))
+    turn = {of: place for place, of in enumerate(dict.fromkeys((e.benchmark, e.seed) for e, _ in tasks.values()))}
+    rank = {key: (-awaited[key], turn[e.benchmark, e.seed]) for key, (e, _) in tasks.items()}
+    return {key: tasks[key] for key in sorted(tasks, key=rank.__getitem__)}
 
 
 def _pool(width: int, store: Store, jobs: int | None, device: str | None, scheduler: str | None) -> Any:

@@ -81,6 +81,27 @@ def test_no_test_image_was_trained_on(name):
         assert not set(prints(train)) & set(prints(test))
 
 
+def test_what_a_caller_writes_into_its_images_reaches_no_other():
+    name, before = "glyphs/print-neon", fingerprint("glyphs/print-neon", **SMALL)
+    target, _ = load_target(name, **SMALL)
+    target.train.images.zero_(), target.test.labels.zero_()
+    again, _ = load_target(name, **SMALL)
+    assert again.train.images.any() and again.test.labels.any()
+    assert fingerprint(name, **SMALL) == before
+
+
+def test_images_that_are_asked_for_again_are_not_drawn_again(monkeypatch):
+    drawn, render = [], glyphs.render
+    monkeypatch.setattr(glyphs, "render", lambda name, *more: drawn.append(name) or render(name, *more))
+    for seen in (2, 3, [1, 2]):  # another split of the same images
+        load_target("glyphs/print-chalk", seed=77, seen=seen, **SMALL)
+    assert drawn == ["chalk", "chalk"]  # training and test
+    load_target("glyphs/print-chalk", seed=78, **SMALL)
+    load_target("glyphs/print-chalk", seed=78, **SMALL | {"classes": 5})
+    load_domain("glyphs/chalk", seed=78, **SMALL | {"classes": 5})
+    assert len(drawn) == 8  # another seed, other options, another role
+
+
 def test_digits_are_split_seventy_to_thirty_in_each_class():
     domain = load_domain("digits/scan")
     train, test = domain.train.labels.bincount(), domain.test.labels.bincount()

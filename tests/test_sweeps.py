@@ -174,6 +174,12 @@ def test_a_pretraining_in_the_store_is_no_task(store):
     assert list(sweeps._plan([BASE, CHALK], store)) == [BASE.key, CHALK.key]
 
 
+def test_runs_on_the_same_images_follow_each_other(store):
+    wanted = [replace(e, method=method) for method in ("finetune", "masked") for e in (BASE, CHALK, *seeds(1))]
+    planned = [e for e, parents in sweeps._plan(wanted, store).values() if parents]
+    assert planned == [wanted[i] for i in (0, 3, 1, 4, 2, 5)]
+
+
 def test_of_a_chain_only_what_is_missing_is_planned(store):
     wise = replace(BASE, method="wise")  # starts from a pre-trained and from a fine-tuned model
     plan = sweeps._plan([wise], store)

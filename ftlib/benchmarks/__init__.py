@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
 
 FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder}
 OF_TARGET = ("seen", "target_per_class")  # options that leave the source domain as it is
+_drawn: dict[tuple[Any, ...], Domain] = {}  # the last one: many runs of a sweep ask for the same images in a row
 
 
 def load(name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **options: Any) -> Benchmark:
@@ -103,4 +105,12 @@ def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[
     known = [p.name for p in inspect.signature(family.load_domain).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"unknown option {', '.join(unknown)}: this benchmark takes seen, {', '.join(known)}")
-    return family.load_domain(name, seed, role, **options)
+    if family is folder:  # its files may have changed since
+        return folder.load_domain(name, seed, role, **options)
+    asked = (family, name, seed, role, repr(sorted(options.items())))
+    domain = _drawn.get(asked)
+    if domain is None:
+        domain = family.load_domain(name, seed, role, **options)
+        _drawn.clear()
+        _drawn[asked] = domain
+    return deepcopy(domain)  # its own, to write into
