@@ -23,13 +23,8 @@ def code_hash(modules: Iterable[ModuleType]) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: _version(package) for package in packages}
+    return {"python": platform.python_version()} | {package: version for package, version in found.items() if version}
 
 
 def device_name(device: str) -> str:
@@ -40,6 +35,14 @@ def device_name(device: str) -> str:
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     found = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return found[0] if found else platform.processor() or platform.machine()
+
+
+@cache  # looking it up takes a millisecond, and every run is asked
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @cache  # reading it again would name results of the code in memory after what a file has become since
