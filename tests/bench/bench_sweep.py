@@ -3,8 +3,8 @@
 The cost of a run is the time of the sweep less the time that the runs' own logs give to their methods, where the
 pre-trainings are in the store: finding, sending, loading the pre-trained model, keeping the result.
 
-One worker and two get the same runs into empty stores, in turn, and the median ratio counts. Two rows take it apart. The
-share of the workers' time that was spent in methods is the sweep's own part: twice the share is what two workers would
+One worker and two get the same runs into empty stores, in turn, and the median ratio counts. Two rows take it apart.
+The time of the workers that was spent in methods is the sweep's part: twice that share is what two workers would
 bring on cores that do not slow each other down. How much longer the same methods take side by side is the machine's.
 """
 
