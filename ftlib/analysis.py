@@ -1,7 +1,7 @@
 """Why the logits are what they are: pure functions of a run's arrays that the chapters turn into pictures.
 
 This room has what happened to norms and logits in the course of a fine-tuning, and which part of a classifier is to
-blame for it. Where weight rows and features went to is in `ftlib.movement`.
+blame for it; where weight rows and features went; and whether the two sides can be told apart there.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize, one_hot
 
 from ftlib.benchmarks import ClassSplit
-from ftlib.margins import strongest_rival
-from ftlib.metrics import split_accuracies
+from ftlib.checks import check_labels
+from ftlib.metrics import split_accuracies, strongest_rival
 
 Measure = TypeVar("Measure", float, np.ndarray)
 
@@ -150,3 +151,234 @@ def _competitors(logits: Tensor, labels: Tensor, split: ClassSplit) -> list[tupl
         largest = strongest_rival(logits, labels, getattr(split, side))
         means.append((f"other_{side}", float(largest.mean()) if largest.isfinite().all() else float("nan")))
     return means
+
+
+# --- where weight rows and features went ------------------------------------------------------------------------------
+
+
+def cosines(rows: Tensor) -> Tensor:
+    """Pairwise cosine similarities [K, K] of rows [K, D]; 0 for a row of zeros. (Figure 5 of Mai et al., 2024.)"""
+    rows = normalize(rows.double())
+    return rows @ rows.T
+
+
+def group_cosines(rows: Tensor, split: ClassSplit) -> dict[str, float]:
+    """Mean pairwise cosine of rows [C, D] within ``seen``, within ``absent``, and ``between`` them.
+
+    Pairs of a row with itself are left out; nan within a side of one class.
+    """
+    similar = cosines(rows)
+    sides = {side: torch.tensor(getattr(split, side)) for side in ("seen", "absent")}
+    means = {"between": float(similar[sides["seen"]][:, sides["absent"]].mean())}
+    for side, classes in sides.items():
+        n, block = len(classes), similar[classes][:, classes]
+        means[side] = float((block.sum() - block.trace()) / (n * (n - 1))) if n > 1 else float("nan")
+    return means
+
+
+def softmax_step(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Where one step of gradient descent on the mean cross-entropy takes each row of the head, up to the step size.
+
+    The mean over images of (1[y = c] − p_c) φ, the negative gradient with respect to the weight [C, D]. A class that
+    no image belongs to has −mean(p_c φ) alone: it leaves the features of all images, the more the likelier it finds
+    them.
+
+    Parameters
+    ----------
+    features : floating [N, D]
+    logits : floating [N, C]
+    labels : int64 [N], in 0 … C − 1
+    """
+    labels = check_labels(labels, logits, range(logits.shape[1]), f"the columns 0 to {logits.shape[1] - 1}")
+    error = one_hot(labels, logits.shape[1]) - logits.double().softmax(1)
+    return error.T @ features.double() / len(features)
+
+
+# --- class means -----------------------------------------------------------------------------------------------------
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Mean features [C, D] of each class; nan where a class has no image."""
+    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, features.double())
+    return sums / torch.bincount(labels, minlength=num_classes)[:, None]
+
+
+class Alignment(NamedTuple):
+    """Mean cosines over absent classes. (Figure 6a of Mai et al., 2024, as numbers.)"""
+
+    seen: float  # of an absent class's shift with the shifts of all seen classes
+    nearest: float  # both less the mean shift of the seen classes: with the seen class that was nearest before
+    others: float  # ... and with the seen classes but that one
+
+
+def alignment(before: Tensor, after: Tensor, split: ClassSplit) -> Alignment:
+    """Do absent classes move as seen ones do, and beyond what all do, as the seen class does that is most like them?
+
+    Parameters
+    ----------
+    before, after : floating [C, D]
+        Class means. The nearest class is that of the largest cosine between means before, less their overall mean.
+    split : ClassSplit
+        At least two seen classes, each with a mean.
+    """
+    if len(split.seen) < 2:
+        raise ValueError(f"class {split.seen[0]} is the only seen class: its shift less the mean shift is zero")
+    seen, absent = torch.tensor(split.seen), torch.tensor(split.absent)
+    shifts = after - before
+    own = cosines(shifts - shifts[seen].mean(0))[absent][:, seen]
+    like = cosines(before - before[list(split.classes)].mean(0))[absent][:, seen]
+    nearest = own.gather(1, like.argmax(1, keepdim=True))[:, 0]
+    others = (own.sum(1) - nearest) / (len(seen) - 1)
+    return Alignment(group_cosines(shifts, split)["between"], float(nearest.mean()), float(others.mean()))
+
+
+class Approach(NamedTuple):
+    """How classes come nearer to a goal of their own, such as their means in the source domain; means over classes."""
+
+    own: float  # cosine of a class's shift with the way to its own goal
+    other: float  # ... with the way to the goal of the next class: what one would see without an aim
+    gone: float  # share of the distance to the own goal that is gone after the shift, below zero if it has grown
+
+
+def approach(before: Tensor, after: Tensor, goal: Tensor) -> Approach:
+    """Do class means [K, D] move towards their goals [K, D]?
+
+    The way to any goal starts where the shift starts, so that noise in a mean before looks like an aim. ``other`` has
+    the same noise.
+    """
+    shift, far, near = after - before, goal - before, goal - after
+    return Approach(
+        mean_cosine(shift, far),
+        mean_cosine(shift, goal.roll(1, 0) - before),
+        float((1 - near.norm(dim=1) / far.norm(dim=1)).mean()),
+    )
+
+
+def mean_cosine(a: Tensor, b: Tensor) -> float:
+    """Mean over rows of the cosine between a row of ``a`` and the same row of ``b`` (or the only one)."""
+    return float(cosine_similarity(a.double(), b.double(), dim=-1).mean())
+
+
+class Plane(NamedTuple):
+    """The plane through a cloud of points that keeps most of its variance (PCA)."""
+
+    centre: Tensor  # [D]
+    axes: Tensor  # [2, D], orthonormal
+    share: float  # of the variance
+
+    def project(self, points: Tensor) -> np.ndarray:
+        """[K, 2]"""
+        return ((points.double() - self.centre) @ self.axes.T).numpy()
+
+
+def principal_plane(points: Tensor) -> Plane:
+    """The first two principal components of points [K, D], each axis with its largest entry positive."""
+    centre = points.double().mean(0)
+    _, lengths, axes = torch.linalg.svd(points.double() - centre, full_matrices=False)
+    largest = axes[:2].gather(1, axes[:2].abs().argmax(1, keepdim=True))
+    variance = lengths.square()
+    return Plane(centre, axes[:2] * largest.sign(), float(variance[:2].sum() / variance.sum()))
+
+
+# --- separability ----------------------------------------------------------------------------------------------------
+
+
+class Separability(NamedTuple):
+    """Balanced accuracy (fraction; chance is a half) of a linear probe that answers "seen or absent?"."""
+
+    known: float  # the probe was told the side of every class, on training images
+    unknown: float  # it was told the sides of other classes, and none of the image's own
+    known_halving: float  # as `known`, with sides dealt out at random: the mean over the dealings
+    unknown_halving: float
+
+
+def separability(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    split: ClassSplit,
+    *,
+    dealings: int = 20,
+    folds: int = 4,
+    ridge: float = 0.01,
+    seed: int = 0,
+) -> Separability:
+    """Can a linear probe read from features whether their class is seen or absent, better than any two halves?
+
+    Whoever can tell classes apart can learn any list of classes by heart. So the accuracy alone says nothing: it must
+    be compared with that for sides dealt out at random. And a probe that has found what "seen" looks like, not a list
+    of classes, also works on classes whose side it was never told; for random sides that is a coin toss.
+
+    Parameters
+    ----------
+    train, test : (features [N, D], labels [N])
+        What the probe is fitted to, and what it is judged on.
+    split : ClassSplit
+        At least two classes a side.
+    dealings : int
+        Number of random lists, each with as many classes of either side in every fold as the split has.
+    folds : int
+        At most; groups of classes that are kept from the probe in turn. No more than the smaller side has classes.
+    ridge : float
+        Of the least-squares fit to ±1, as a multiple of the features' mean variance. The answer changes halfway
+        between the mean scores of the two sides, whatever their sizes.
+    """
+    order = np.concatenate([split.seen, split.absent])
+    folds = min(folds, len(split.seen), len(split.absent))
+    if folds < 2:
+        raise ValueError(f"{len(split.seen)} seen and {len(split.absent)} absent classes: expected two of each or more")
+    fold = np.concatenate([np.arange(len(side)) % folds for side in (split.seen, split.absent)])
+    rng, sides = np.random.default_rng(seed), [np.isin(order, split.seen)]
+    for _ in range(dealings):
+        sides.append(dealt := sides[0].copy())
+        for f in range(folds):
+            dealt[fold == f] = rng.permutation(dealt[fold == f])
+    place = torch.full((int(order.max()) + 1,), -1)
+    place[torch.from_numpy(order)] = torch.arange(len(order))
+    sides, fold = torch.from_numpy(np.array(sides)), torch.from_numpy(fold)
+
+    (x, y), (x_test, y_test) = (
+        (features, place[check_labels(labels, features, split.classes, "the split's classes")])
+        for features, labels in (train, test)
+    )
+    probe, truth = _Probe(x, y, sides, fold, ridge), sides[:, y_test]
+    known, unknown = probe.answers(None, x_test), torch.empty_like(truth)
+    for f in range(folds):
+        asked = fold[y_test] == f
+        unknown[:, asked] = probe.answers(f, x_test[asked])
+    accuracies = []
+    for answers in (known, unknown):
+        right = (answers == truth).double()
+        of_sides = [(right * side).sum(1) / side.sum(1) for side in (truth, ~truth)]
+        accuracies.append(((of_sides[0] + of_sides[1]) / 2).tolist())
+    (known, *known_dealt), (unknown, *unknown_dealt) = accuracies
+    return Separability(known, unknown, float(np.mean(known_dealt)), float(np.mean(unknown_dealt)))
+
+
+class _Probe:
+    """Ridge regressions to ±1 for many lists of sides at once, from sums over classes and products over folds.
+
+    The slopes are (covariance + ridge)⁻¹ (mean of one side − mean of the other), up to a factor that no answer depends
+    on. To leave out a fold is to subtract its share, so that the products, which cost the most, are taken once.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, sides: Tensor, fold: Tensor, ridge: float) -> None:
+        """Training features [N, D], places of their classes [N], sides bool [L, K], folds of the classes [K]."""
+        self.centre, self.sides, self.fold, self.ridge = x.mean(0), sides, fold, ridge
+        x = x - self.centre
+        self.sums = x.new_zeros(len(fold), x.shape[1]).index_add_(0, y, x)
+        self.counts = torch.bincount(y, minlength=len(fold)).to(x)
+        self.products = [part.T @ part for part in (x[fold[y] == f] for f in range(int(fold.max()) + 1))]
+
+    def answers(self, left_out: int | None, x: Tensor) -> Tensor:
+        """bool [L, n], for features [n, D], of the probes that were not told about the classes of one fold."""
+        told = self.fold != -1 if left_out is None else self.fold != left_out
+        counts, sums = self.counts[told], self.sums[told]
+        scatter = sum(product for f, product in enumerate(self.products) if f != left_out)
+        scatter = scatter - torch.outer(sums.sum(0), sums.sum(0)) / counts.sum()
+        scatter.diagonal().add_(self.ridge * scatter.trace() / len(scatter))
+        yes = self.sides[:, told].to(sums)
+        means = [side @ sums / (side @ counts)[:, None] for side in (yes, 1 - yes)]
+        slopes = torch.cholesky_solve((means[0] - means[1]).T, torch.linalg.cholesky(scatter)).T  # [L, D]
+        middle = ((means[0] + means[1]) / 2 * slopes).sum(1, keepdim=True)
+        return slopes @ (x - self.centre).T > middle

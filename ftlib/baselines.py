@@ -13,39 +13,31 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftlib import benchmarks, models, training
-from ftlib.benchmarks import ClassSplit, ImageSet
-from ftlib.benchmarks.domain import seeded, whole
-from ftlib.methods import Result, adapt, finetune, hold_out, outputs, weights
+from ftlib import models, training
+from ftlib.core import ClassSplit, ImageSet, seeded, whole
+from ftlib.methods import Result, Task, adapt, finetune, hold_out, judged, outputs, weights
 from ftlib.training import FitLog
 
-if TYPE_CHECKING:
-    from ftlib.experiments import Experiment
 
-
-def oracle(experiment: Experiment, model: nn.Module) -> Result:
+def oracle(task: Task, model: nn.Module) -> Result:
     """Train on the target's images of all classes, absent ones included: a reference, not a method.
 
     It takes as many steps as fine-tuning does, so it sees each class less often.
     """
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    steps = experiment.recipe.steps_for(len(target.train.of(split.seen)))
-    same_budget = replace(experiment, recipe=replace(experiment.recipe, steps=steps))
-    return adapt(same_budget, model, target, split, target.train)
+    same_budget = replace(task.recipe, steps=task.recipe.steps_for(len(task.seen)))
+    return adapt(replace(task, recipe=same_budget), model, task.domain.train)
 
 
-def masked(experiment: Experiment, model: nn.Module) -> Result:
+def masked(task: Task, model: nn.Module) -> Result:
     """Cross-entropy over the logits of S only; the head's absent rows stay as they were, weight decay included."""
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
     device = next(model.parameters()).device
-    seen, absent = (torch.tensor(side, device=device) for side in (split.seen, split.absent))
+    seen, absent = (torch.tensor(side, device=device) for side in (task.split.seen, task.split.absent))
     place = torch.zeros(model.num_classes, dtype=torch.int64, device=device)
     place[seen] = torch.arange(len(seen), device=device)
     rows = [p for p in models.head(model).parameters() if len(p.shape) and len(p) == model.num_classes]
@@ -59,36 +51,34 @@ def masked(experiment: Experiment, model: nn.Module) -> Result:
         for parameter, values in zip(rows, start, strict=True):
             parameter[absent] = values
 
-    images = target.train.of(split.seen)
-    return adapt(experiment, model, target, split, images, loss=loss, after_step=restore)
+    return adapt(task, model, task.seen, loss=loss, after_step=restore)
 
 
-def frozen_head(experiment: Experiment, model: nn.Module) -> Result:
+def frozen_head(task: Task, model: nn.Module) -> Result:
     """Train the backbone below the pre-trained head."""
     models.head(model).requires_grad_(False)
-    return finetune(experiment, model)
+    return finetune(task, model)
 
 
-def linear_probe(experiment: Experiment, model: nn.Module) -> Result:
+def linear_probe(task: Task, model: nn.Module) -> Result:
     """Train the head on the pre-trained backbone, its batch norm in evaluation mode."""
     model.requires_grad_(False)
     models.head(model).requires_grad_(True)
-    return finetune(replace(experiment, recipe=replace(experiment.recipe, batch_norm="eval")), model)
+    return finetune(replace(task, recipe=replace(task.recipe, batch_norm="eval")), model)
 
 
-def wise(experiment: Experiment, before: nn.Module, after: nn.Module, *, alpha: float = 0.5) -> Result:
+def wise(task: Task, before: nn.Module, after: nn.Module, *, alpha: float = 0.5) -> Result:
     """(1 − alpha) · pre-trained + alpha · fine-tuned weights and batch-norm statistics (Wortsman et al., CVPR 2022)."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}: expected a share of the fine-tuned weights, from 0 to 1")
     own, other = before.state_dict(), after.state_dict()
     mixed = {k: torch.lerp(v, other[k], alpha) if v.is_floating_point() else other[k] for k, v in own.items()}
     before.load_state_dict(mixed)
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    return outputs(before, experiment, split, train=target.train, test=target.test) | weights(before), None
+    return judged(task, before) | weights(before), None
 
 
 def lolsgd(
-    experiment: Experiment,
+    task: Task,
     model: nn.Module,
     *,
     copies: int = 4,
@@ -110,9 +100,8 @@ def lolsgd(
     distill : float
         Weight of the cross-entropy from the pre-trained model's softmax over the absent logits to the model's own.
     """
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    images = target.train.of(split.seen).to(next(model.parameters()).device)
-    recipe, rng = experiment.recipe, seeded(experiment.seed, "lolsgd")
+    images = task.seen.to(next(model.parameters()).device)
+    split, recipe, rng = task.split, task.recipe, seeded(task.seed, "lolsgd")
     per_copy = max(1, round(classes * len(split.seen)))
     if not 0 < classes <= 1 or distill < 0:
         raise ValueError(f"classes={classes}, distill={distill}: expected a share in (0, 1] and a weight of 0 or more")
@@ -143,24 +132,23 @@ def lolsgd(
     seconds = sum(log.seconds for log in logs)
     count = sum(log.images_per_second * log.seconds for log in logs)
     log = FitLog(torch.cat([log.losses for log in logs]), seconds, count / seconds)
-    arrays = outputs(model, experiment, split, train=target.train, test=target.test)
-    return arrays | {"history/loss": log.losses} | weights(model), log
+    return judged(task, model) | {"history/loss": log.losses} | weights(model), log
 
 
-def fold(experiment: Experiment, model: nn.Module, *, fold: int, holdout: float = 0.2) -> Result:
+def fold(task: Task, model: nn.Module, *, fold: int, holdout: float = 0.2) -> Result:
     """One fold of PCV: fine-tune on half of S, with the other half as if absent. No image of U is read.
 
     Keeps ``train/*``, outputs on the target's training images of S, of which ``split/held_out`` took no part in
     training, and ``before/*``, the pre-trained model's outputs on the latter.
     """
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    pseudo = pseudo_split(split, experiment.seed, fold)
-    images = target.train.of(split.seen)
-    kept, held_out = hold_out(images, torch.arange(len(images)), holdout, experiment.seed)
+    pseudo = pseudo_split(task.split, task.seed, fold)
+    images = task.seen
+    kept, held_out = hold_out(images, torch.arange(len(images)), holdout, task.seed)
     held_images, kept_images = (ImageSet(images.images[i], images.labels[i]) for i in (held_out, kept))
-    before = outputs(model, experiment, before=held_images)
-    log = training.fit(model, kept_images.of(pseudo.seen), experiment.recipe, seed=experiment.seed)
-    arrays = before | outputs(model, experiment, pseudo, train=images)
+    before = outputs(model, task.recipe, before=held_images)
+    log = training.fit(model, kept_images.of(pseudo.seen), task.recipe, seed=task.seed)
+    split = {"split/seen": torch.tensor(pseudo.seen), "split/absent": torch.tensor(pseudo.absent)}
+    arrays = before | split | outputs(model, task.recipe, train=images)
     return arrays | {"split/held_out": held_out, "history/loss": log.losses}, log
 
 

@@ -2,9 +2,13 @@
 
     run(Experiment("glyphs/print-neon", seed=3)).test.logits
 
+    sweep(grid(...))                                        # a process for each core, or for each GPU
+    sweep({"SGD": grid(...), "Adam": grid(...)})            # several grids at once: no core waits between them
+    sweep(grid(...), scheduler="tcp://10.0.0.1:8786")       # as many as the cluster has workers; or $FTLIB_SCHEDULER
+
 An Experiment says in plain values what is to be measured. Its Run is the pre-trained or fine-tuned classifier's
-outputs on the target domain, its weights and its history. `sweep` brings many of them, in parallel, and resumes where
-it stopped.
+outputs on the target domain, its weights and its history. `run` loads the images, hands them to the method as a Task,
+and keeps what comes back; `sweep` does so for many, in parallel, and resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -17,24 +21,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 
-from ftlib import baselines, benchmarks, methods, models, training
-from ftlib.provenance import code_hash, device_name, versions
+from ftlib import baselines, benchmarks, core, methods, models, sweeps, training
+from ftlib.methods import Task
 from ftlib.runs import Run
-from ftlib.store import Store
-from ftlib.sweeps import SweepError, sweep
+from ftlib.store import Store, code_hash, device_name, versions
 from ftlib.training import Recipe
 
-__all__ = ["METHODS", "Experiment", "Recipe", "Run", "SweepError", "grid", "run", "sweep"]
-
 METHODS = {
-    "pretrain": methods.pretrain, "pretrained": methods.pretrained, "finetune": methods.finetune,
+    "pretrain": methods.pretrain, "pretrained": methods.pretrained, "adabn": methods.adabn,
+    "finetune": methods.finetune,
     "oracle": baselines.oracle, "masked": baselines.masked, "frozen_head": baselines.frozen_head,
     "linear_probe": baselines.linear_probe, "wise": baselines.wise, "lolsgd": baselines.lolsgd, "fold": baselines.fold,
 }  # fmt: skip
+Key = TypeVar("Key")
 PRETRAINING = Recipe(epochs=5, lr=0.1, backbone_lr=1.0, warmup=0.2, evaluations=0)
 
 
@@ -89,7 +92,8 @@ class Experiment:
     def key(self) -> str:
         """Names the Run: a hash of the spec and of the code that its result depends on."""
         own = inspect.getmodule(METHODS[self.method])
-        code = code_hash((models, training, methods, own, *benchmarks.modules_of(self.benchmark)))
+        images = benchmarks.modules_of(self.benchmark)
+        code = code_hash((core, models, training, methods, own, benchmarks, *images, _task, _start))
         return hashlib.sha256((json.dumps(self.spec, sort_keys=True) + code).encode()).hexdigest()[:20]
 
     @property
@@ -121,7 +125,7 @@ def run(experiment: Experiment, *, store: Store | None = None, device: str | Non
     if path is None:
         with store.lock(experiment.key):
             path = store.find(experiment.key) or _compute(experiment, store, device)
-    return Run(experiment, path)
+    return Run(path)
 
 
 def grid(
@@ -155,11 +159,63 @@ def grid(
     return experiments
 
 
+@overload
+def sweep(experiments: Mapping[Key, Experiment], **how: Any) -> dict[Key, Run]: ...
+@overload
+def sweep(experiments: Mapping[Key, Mapping[Any, Experiment]], **how: Any) -> dict[Key, dict[Any, Run]]: ...
+@overload
+def sweep(experiments: Iterable[Experiment], **how: Any) -> list[Run]: ...
+def sweep(
+    experiments: Any,
+    *,
+    store: Store | None = None,
+    jobs: int | None = None,
+    device: str | None = None,
+    scheduler: str | None = None,
+) -> Any:
+    """The Runs of many Experiments; those not in the store are computed in parallel.
+
+    Parameters
+    ----------
+    experiments : mapping or iterable
+        A mapping gives the Runs under its keys, a mapping of mappings under the keys of both, an iterable gives them
+        as a list in its order.
+    jobs : int, optional
+        Processes on this machine, of one thread each; 1 stays in this one. Default: the number of GPUs, else of the
+        CPU's cores.
+    device : str, optional
+        Default: CUDA if there is a GPU, else the CPU. "cuda" gives each process a GPU of its own in turn, "cuda:1"
+        gives all of them that one.
+    scheduler : str, optional
+        Address of a Dask scheduler, or its scheduler file (*.json). Its workers compute, one run at a time each, and
+        write to this same store, which must be a shared folder. Default: ``$FTLIB_SCHEDULER``, if ``jobs`` is None.
+
+    Raises
+    ------
+    SweepError
+        Some runs failed. All others are finished and kept; the message has the spec of each that failed.
+    ConnectionError, ImportError
+        No scheduler answers, or no longer; Dask is not installed.
+    """
+    if not isinstance(experiments, Mapping):
+        numbered = dict(enumerate(experiments))
+        return list(sweep(numbered, store=store, jobs=jobs, device=device, scheduler=scheduler).values())
+    if experiments and all(isinstance(of, Mapping) for of in experiments.values()):
+        flat = {(name, key): e for name, of in experiments.items() for key, e in of.items()}
+        runs = sweep(flat, store=store, jobs=jobs, device=device, scheduler=scheduler)
+        return {name: {key: runs[name, key] for key in of} for name, of in experiments.items()}
+    how = {"store": store, "jobs": jobs, "device": device, "scheduler": scheduler}
+    paths = sweeps.complete(experiments.values(), run, **how)
+    return {name: Run(paths[e.key]) for name, e in experiments.items()}
+
+
 def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    models = [run(parent, store=store, device=device).build().to(device) for parent in experiment.parents]
+    parents = [run(parent, store=store, device=device).build() for parent in experiment.parents]
     start = time.perf_counter()  # the parents' own time is in their own logs
-    arrays, fit_log = METHODS[experiment.method](experiment, *(models or [device]), **experiment.options)
+    task = _task(experiment)
+    started = [model.to(device) for model in parents or [_start(experiment, task)]]
+    arrays, fit_log = METHODS[experiment.method](task, *started, **experiment.options)
     log = {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
@@ -168,3 +224,27 @@ def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
         "images_per_second": fit_log and round(fit_log.images_per_second, 1),
     }
     return store.save(experiment.key, experiment.spec, arrays, log)
+
+
+def _task(experiment: Experiment) -> Task:
+    """The images, loaded once, and what is to be done with them: the source's for pre-training, else the target's."""
+    name, seed, data = experiment.benchmark, experiment.seed, experiment.data
+    if experiment.method == "pretrain":
+        domain = benchmarks.load_domain(name, seed, **data)
+        split = core.split_classes(len(domain.class_names), seed)
+    else:
+        domain, split = benchmarks.load_target(name, seed, **data)
+    return Task(domain, split, experiment.recipe, seed)
+
+
+def _start(experiment: Experiment, task: Task) -> torch.nn.Module:
+    """The model that pre-training starts from: scratch, a checkpoint, or the hub's."""
+    return models.build(
+        experiment.backbone,
+        len(task.domain.class_names),
+        head=experiment.head,
+        options=experiment.model,
+        checkpoint=experiment.checkpoint,
+        pretrained=experiment.pretrained,
+        seed=experiment.seed,
+    )

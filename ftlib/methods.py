@@ -1,77 +1,84 @@
-"""The three steps that every finding rests on: pre-train on the source, look at the target, fine-tune on what it shows.
+"""The steps that every finding rests on: pre-train on the source, look at the target, fine-tune on what it shows.
 
-A method takes an Experiment and the model that it starts from, on its device, and returns arrays by name:
-``test/*`` and ``train/*`` (the target's Outputs), ``split/*``, ``history/*`` and ``model/*`` (trained weights).
+A method takes a Task and the model that it starts from, on its device, and returns arrays by name: ``test/*`` and
+``train/*`` (the domain's Outputs), ``split/*``, ``history/*`` and ``model/*`` (trained weights). It knows nothing of
+benchmarks, experiments or the store: it works on anybody's images.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ftlib import benchmarks, models, training
-from ftlib.benchmarks import ClassSplit, Domain, ImageSet
-from ftlib.benchmarks.domain import fingerprints, seeded, split_images
-from ftlib.training import FitLog
-
-if TYPE_CHECKING:
-    from ftlib.experiments import Experiment
+from ftlib import models, training
+from ftlib.core import ClassSplit, Domain, ImageSet, fingerprints, seeded, split_images
+from ftlib.training import FitLog, Recipe
 
 Result = tuple[dict[str, Tensor], FitLog | None]
 
 
-def pretrain(experiment: Experiment, device: str) -> Result:
-    """Train on all classes of the source domain, from ``checkpoint``, the hub, or scratch."""
-    domain = benchmarks.load_domain(experiment.benchmark, experiment.seed, **experiment.data)
-    model = models.build(
-        experiment.backbone,
-        len(domain.class_names),
-        head=experiment.head,
-        options=experiment.model,
-        checkpoint=experiment.checkpoint,
-        pretrained=experiment.pretrained,
-        seed=experiment.seed,
-    ).to(device)
-    log = training.fit(model, domain.train, experiment.recipe, seed=experiment.seed)
-    return outputs(model, experiment, test=domain.test) | weights(model), log
+@dataclass(frozen=True)
+class Task:
+    """What a method is asked to do."""
+
+    domain: Domain  # training and test images of all classes
+    split: ClassSplit  # the classes that may be learnt from, and the absent ones; `pretrain` learns all
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0  # of all that the method draws
+
+    @property
+    def seen(self) -> ImageSet:
+        """The training images of the seen classes."""
+        return self.domain.train.of(self.split.seen)
 
 
-def pretrained(experiment: Experiment, model: nn.Module) -> Result:
-    """The pre-trained classifier as it is, on the target domain."""
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    return outputs(model, experiment, split, train=target.train, test=target.test), None
+def pretrain(task: Task, model: nn.Module) -> Result:
+    """Train on all classes of a domain."""
+    log = training.fit(model, task.domain.train, task.recipe, seed=task.seed)
+    return outputs(model, task.recipe, test=task.domain.test) | weights(model), log
 
 
-def finetune(experiment: Experiment, model: nn.Module, *, holdout: float = 0.0) -> Result:
-    """Fine-tune all of the classifier on the target's images of seen classes, with cross-entropy over all logits.
+def pretrained(task: Task, model: nn.Module) -> Result:
+    """The classifier as it is, on the domain."""
+    return judged(task, model), None
+
+
+def adabn(task: Task, model: nn.Module) -> Result:
+    """The classifier with batch-norm statistics of the seen images and every weight as it was (Li et al., 2018).
+
+    The control for fine-tuning, which moves the statistics too: what is beyond this line the weights have learnt.
+    """
+    training.reset_statistics(model, task.seen, task.recipe, seed=task.seed)
+    return judged(task, model) | weights(model), None
+
+
+def finetune(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
+    """Fine-tune all of the classifier on images of seen classes, with cross-entropy over all logits.
 
     A share ``holdout`` of each seen class's images is kept out of training, for estimators that want such images.
     """
-    target, split = benchmarks.load_target(experiment.benchmark, experiment.seed, **experiment.data)
-    index = torch.isin(target.train.labels, torch.tensor(split.seen)).nonzero()[:, 0]
-    kept, held_out = hold_out(target.train, index, holdout, experiment.seed)
-    images = ImageSet(target.train.images[kept], target.train.labels[kept])
-    arrays, log = adapt(experiment, model, target, split, images)
+    train = task.domain.train
+    index = torch.isin(train.labels, torch.tensor(task.split.seen)).nonzero()[:, 0]
+    kept, held_out = hold_out(train, index, holdout, task.seed)
+    arrays, log = adapt(task, model, ImageSet(train.images[kept], train.labels[kept]))
     return arrays | ({"split/held_out": held_out} if holdout else {}), log
 
 
-def adapt(
-    experiment: Experiment, model: nn.Module, target: Domain, split: ClassSplit, images: ImageSet, **how: Any
-) -> Result:
+def adapt(task: Task, model: nn.Module, images: ImageSet, **how: Any) -> Result:
     """Train on the given images and keep outputs, weights and a history; ``how`` goes to `training.fit`."""
     snapshots: list[dict[str, Tensor]] = []
 
     def evaluate(epoch: float) -> None:
-        head, logits = models.head(model), training.predict(model, target.test, experiment.recipe.size).logits
+        head, logits = models.head(model), training.predict(model, task.domain.test, task.recipe.size).logits
         now = {"epoch": torch.tensor(epoch), "logits": logits, "weight": head.weight, "bias": head.bias}
         snapshots.append({name: value.detach().cpu().clone() for name, value in now.items() if value is not None})
 
-    log = training.fit(model, images, experiment.recipe, seed=experiment.seed, evaluate=evaluate, **how)
+    log = training.fit(model, images, task.recipe, seed=task.seed, evaluate=evaluate, **how)
     history = {f"history/{name}": torch.stack([s[name] for s in snapshots]) for name in (snapshots or [{}])[0]}
-    arrays = outputs(model, experiment, split, train=target.train, test=target.test)
-    return arrays | history | {"history/loss": log.losses} | weights(model), log
+    return judged(task, model) | history | {"history/loss": log.losses} | weights(model), log
 
 
 def hold_out(images: ImageSet, index: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -87,13 +94,17 @@ def hold_out(images: ImageSet, index: Tensor, share: float, seed: int) -> tuple[
     return index[torch.from_numpy(parts[0])], index[torch.from_numpy(parts[1])]
 
 
-def outputs(
-    model: nn.Module, experiment: Experiment, split: ClassSplit | None = None, **parts: ImageSet
-) -> dict[str, Tensor]:
-    """``PART/features``, ``PART/logits`` and ``PART/labels`` of each part, and the split beside them."""
-    arrays = {f"split/{side}": torch.tensor(getattr(split, side)) for side in ("seen", "absent") if split}
+def judged(task: Task, model: nn.Module) -> dict[str, Tensor]:
+    """The split, and the model's outputs on the domain's training and test images."""
+    split = {f"split/{side}": torch.tensor(getattr(task.split, side)) for side in ("seen", "absent")}
+    return split | outputs(model, task.recipe, train=task.domain.train, test=task.domain.test)
+
+
+def outputs(model: nn.Module, recipe: Recipe, **parts: ImageSet) -> dict[str, Tensor]:
+    """``PART/features``, ``PART/logits`` and ``PART/labels`` of each part."""
+    arrays = {}
     for part, images in parts.items():
-        predicted = training.predict(model, images, experiment.recipe.size)
+        predicted = training.predict(model, images, recipe.size)
         arrays |= {f"{part}/{name}": array for name, array in predicted._asdict().items()}
     return arrays
 

@@ -1,8 +1,8 @@
 """Where the tasks of a sweep run: in this process, in processes of this machine, or on a Dask cluster.
 
 A pool takes `slots()` tasks at a time, one in each of its processes: training sets the random state of its process, and
-a GPU is best used by one run. A task is an Experiment to be computed and kept in the store; it brings None, or what
-went wrong in words.
+a GPU is best used by one run. A task is a Job, to be computed and kept in the store by the function that the pool was
+given; it brings None, or what went wrong in words.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from ftlib.store import Store
-
-if TYPE_CHECKING:
-    from ftlib.experiments import Experiment
 
 POLL = 2.0  # seconds after which a cluster is asked again for its workers
 IDLE = 300  # seconds that a process waits for the next sweep: importing torch and timm takes longer than a small run
@@ -36,20 +34,46 @@ _processes: dict[tuple[int, tuple[tuple[str, str], ...]], Any] = {}  # of this m
 _one_at_a_time = threading.RLock()
 
 
-class Here(AbstractContextManager):
-    """This process: a task runs while it is submitted."""
+class Job(Protocol):
+    """What can be computed and kept: a frozen dataclass of plain values whose key follows from them and the code."""
 
-    def __init__(self, store: Store, device: str | None) -> None:
-        self.store, self.device = store, device
+    method: str
+
+    @property
+    def key(self) -> str: ...
+
+
+Compute = Callable[..., Any]  # of a Job, with `store` and `device`: makes sure that the store has its result
+
+
+class Pool(Protocol):
+    """Where tasks run; a context that gives back what it holds."""
 
     def slots(self) -> int:
         """How many tasks the pool has room for, at present."""
+        ...
+
+    def submit(self, job: Any) -> Any:
+        """Start a task; the future's result is None or what went wrong."""
+        ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Here(AbstractContextManager):
+    """This process: a task runs while it is submitted."""
+
+    def __init__(self, compute: Compute, store: Store, device: str | None) -> None:
+        self.compute, self.store, self.device = compute, store, device
+
+    def slots(self) -> int:
         return 1
 
-    def submit(self, experiment: Experiment) -> Future:
-        """Start a task; the future's result is None or what went wrong."""
+    def submit(self, job: Job) -> Future:
         future: Future = Future()
-        future.set_result(attempt(experiment, experiment.key, self.store, self.device))
+        future.set_result(attempt(self.compute, job, job.key, self.store, self.device))
         return future
 
     def __exit__(self, *error: object) -> None:
@@ -63,8 +87,8 @@ class Processes(AbstractContextManager):
     GPU alone (CUDA_VISIBLE_DEVICES): torch sets up a context, some hundred MB, on every GPU that it can see.
     """
 
-    def __init__(self, jobs: int, store: Store, device: str | None) -> None:
-        self.store, self.device = store, device
+    def __init__(self, jobs: int, compute: Compute, store: Store, device: str | None) -> None:
+        self.compute, self.store, self.device = compute, store, device
         one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
         one |= {"FTLIB_DATA": os.environ["FTLIB_DATA"]} if "FTLIB_DATA" in os.environ else {}
         gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()] if device in (None, "cuda") else []
@@ -75,9 +99,9 @@ class Processes(AbstractContextManager):
     def slots(self) -> int:
         return self.jobs
 
-    def submit(self, experiment: Experiment) -> Future:
+    def submit(self, job: Job) -> Future:
         place = self.free.pop(0)
-        task = partial(_process(place).submit, attempt, experiment, experiment.key, self.store, self.device)
+        task = partial(_process(place).submit, attempt, self.compute, job, job.key, self.store, self.device)
         try:
             future = task()
         except BrokenProcessPool:  # it died while it waited for work
@@ -115,7 +139,7 @@ class Cluster(AbstractContextManager):
         No scheduler answers there.
     """
 
-    def __init__(self, scheduler: str, store: Store, device: str | None) -> None:
+    def __init__(self, scheduler: str, compute: Compute, store: Store, device: str | None) -> None:
         try:
             from distributed import Client
         except ImportError as error:
@@ -129,7 +153,7 @@ class Cluster(AbstractContextManager):
             self.client = Client(**where, set_as_default=False, name="ftlib-sweep")
         except (OSError, TimeoutError) as error:
             raise ConnectionError(f"no Dask scheduler answers at {scheduler} ({error}): is it running?") from error
-        self.store, self.device, self.asked = store, device, -POLL
+        self.compute, self.store, self.device, self.asked = compute, store, device, -POLL
         (folder := store.root / "locks").mkdir(parents=True, exist_ok=True)
         self.mark = tempfile.NamedTemporaryFile(dir=folder, prefix="sweep-")  # noqa: SIM115  a worker knows the store by it
 
@@ -145,15 +169,16 @@ class Cluster(AbstractContextManager):
             self.workers, self.asked = len(with_gpu or workers), time.monotonic()
         return self.workers
 
-    def submit(self, experiment: Experiment) -> Any:
+    def submit(self, job: Job) -> Any:
         return self.client.submit(
             attempt,
-            experiment,
-            experiment.key,
+            self.compute,
+            job,
+            job.key,
             self.store,
             self.device,
             mark=self.mark.name,
-            key=f"{experiment.method}-{experiment.key}-{uuid.uuid4().hex[:8]}",  # as the dashboard shows it
+            key=f"{job.method}-{job.key}-{uuid.uuid4().hex[:8]}",  # as the dashboard shows it
             resources=self.resources,
         )
 
@@ -163,7 +188,7 @@ class Cluster(AbstractContextManager):
 
 
 def attempt(
-    experiment: Experiment, key: str, store: Store, device: str | None, *, mark: str | None = None
+    compute: Compute, job: Any, key: str, store: Store, device: str | None, *, mark: str | None = None
 ) -> str | None:
     """Compute a Run and keep it; say what went wrong, instead of raising, so that the other runs go on.
 
@@ -174,21 +199,19 @@ def attempt(
     mark : str, optional
         A file in the store, for workers of other machines.
     """
-    from ftlib.experiments import run
-
     keep_memory()
     with _one_at_a_time:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # two processes of one thread do more than one process of two
         try:
-            own = replace(experiment)  # its key is not yet computed
+            own = replace(job)  # its key is not yet computed
             if own.key != key:
                 raise RuntimeError(
                     f"the code here is not that of the sweep (key {own.key}, not {key}): install the same ftlib, "
                     f"here it is {Path(__file__).parent}, and start the process anew"
                 )
             store = shared(store, mark) if mark else store
-            run(own, store=store, device=device)
+            compute(own, store=store, device=device)
         except Exception as error:  # whatever it is, it goes into the sweep's report
             if store.find(key):  # two may compute a run where a file system's locks fail: the first one's is kept
                 return None

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from ftlib.benchmarks.core import ClassSplit
 from ftlib.checks import Array, check_no_nan, check_outputs
+from ftlib.core import ClassSplit
 
 
 def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, bins: int = 15) -> float:

@@ -1,40 +1,40 @@
-"""A Run: an Experiment's result as the store keeps it, each part read when it is asked for."""
+"""A Run: what an experiment left in the store, each part read from its folder when it is asked for."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from ftlib import models
-from ftlib.benchmarks import ClassSplit
-from ftlib.training import Outputs
-
-if TYPE_CHECKING:
-    from ftlib.experiments import Experiment
+from ftlib.core import ClassSplit, Outputs
 
 
 @dataclass(frozen=True)
 class Run:
-    """An Experiment's result, read from the store when it is asked for."""
+    """What lies in one folder of a store; it can be read whatever has become of the code that wrote it."""
 
-    experiment: Experiment
-    path: Path = field(repr=False)
+    path: Path
 
     @property
     def key(self) -> str:
         return self.path.name
 
     @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The experiment in plain values: benchmark, backbone, method, recipe, seed and the rest of what was asked."""
+        return json.loads((self.path / "spec.json").read_text(encoding="utf-8"))
+
+    @cached_property
     def log(self) -> dict[str, Any]:
         """device, threads, versions, seconds, images_per_second."""
-        return json.loads((self.path / "log.json").read_text())
+        return json.loads((self.path / "log.json").read_text(encoding="utf-8"))
 
     @cached_property
     def split(self) -> ClassSplit:
@@ -92,9 +92,9 @@ class Run:
         ValueError
             A cosine head, or a run that kept no history: take `ftlib.models.head` of the source's built model.
         """
-        if self.experiment.head != "linear" or "weight" not in self.history:
+        if self.spec["head"] != "linear" or "weight" not in self.history:
             raise ValueError(
-                f"{self.experiment.method!r} with a {self.experiment.head} head has no linear head of before in its "
+                f"{self.spec['method']!r} with a {self.spec['head']} head has no linear head of before in its "
                 "history: use models.head(run(experiment.source).build())"
             )
         logits = features @ self.history["weight"][0].T
@@ -102,10 +102,10 @@ class Run:
 
     def build(self) -> nn.Module:
         """The trained classifier, on the CPU, in evaluation mode."""
-        spec, state = self.experiment, self.state
+        spec, state = self.spec, self.state
         if not state:
-            raise ValueError(f"a run of {spec.method!r} keeps no weights: build that of experiment.source")
-        model = models.build(spec.backbone, self.test.logits.shape[1], head=spec.head, options=spec.model)
+            raise ValueError(f"a run of {spec['method']!r} keeps no weights: build that of experiment.source")
+        model = models.build(spec["backbone"], self.test.logits.shape[1], head=spec["head"], options=spec["model"])
         model.load_state_dict(state)
         return model.eval()
 

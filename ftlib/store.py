@@ -6,16 +6,24 @@ pickle) and ``log.json`` (device, versions, seconds). It is written beside its p
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import json
 import os
+import platform
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -91,3 +99,54 @@ class Store:
             for leftover in self.root.glob(f".{key}.*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
+
+
+# --- what a result depends on and where it came from ------------------------------------------------------------------
+
+
+def code_hash(parts: Iterable[ModuleType | Callable[..., Any]]) -> str:
+    """Of the code of modules and functions, without comments and docstrings: those may change and retrain nothing."""
+    return "".join(_hash_of(part) for part in dict.fromkeys(parts))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python and of those packages that are installed."""
+    found = {package: _version(package) for package in packages}
+    return {"python": platform.python_version()} | {package: version for package, version in found.items() if version}
+
+
+def device_name(device: str) -> str:
+    """The GPU's or the processor's own name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpus = Path("/proc/cpuinfo")  # Linux has no better place
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    found = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+@cache  # looking it up takes a millisecond, and every run is asked
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache  # reading it again would name results of the code in memory after what a file has become since
+def _hash_of(part: ModuleType | Callable[..., Any]) -> str:
+    tree = ast.parse(inspect.getsource(part))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
+    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as nested lists. Empty fields are left out: their number differs between versions of Python."""
+    if isinstance(node, list):
+        return [_plain(part) for part in node]
+    if not isinstance(node, ast.AST):
+        return node
+    parts = ((name, _plain(value)) for name, value in ast.iter_fields(node))
+    return [type(node).__name__, *(part for part in parts if part[1] not in (None, []))]

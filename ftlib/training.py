@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from ftlib.benchmarks.core import ImageSet
+from ftlib.core import ImageSet, Outputs
 from ftlib.models import features_and_logits, normalisation, parameter_groups
 
 
@@ -76,14 +76,6 @@ class Recipe:
     def steps_for(self, images: int) -> int:
         """How many steps a training on so many images takes."""
         return self.steps or self.epochs * (images // min(self.batch_size, images))
-
-
-class Outputs(NamedTuple):
-    """All that the pure half of ftlib ever sees of a model, on the CPU."""
-
-    features: Tensor  # float32 [N, D]
-    logits: Tensor  # float32 [N, C]
-    labels: Tensor  # int64 [N]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
@@ -185,20 +177,35 @@ def predict(model: nn.Module, data: ImageSet, size: int | None = None, batch_siz
 
     Training mode, if the model was in it, is restored.
     """
-    device = next(model.parameters()).device
-    scale, shift = normalisation(model, device)
-    size = _crop_size(data, size)
-    top, left = ((extent - size) // 2 for extent in data.images.shape[-2:])
     training = model.training
     model.eval()
-    parts = []
-    for images in data.images.split(batch_size):
-        crop = images[:, :, top : top + size, left : left + size].to(device)
-        crop = torch.addcmul(shift, crop.contiguous(memory_format=torch.channels_last), scale)
-        parts.append([part.float().cpu() for part in features_and_logits(model, crop)])
+    batches = (features_and_logits(model, images) for images in _centre_crops(model, data, size, batch_size))
+    parts = [[part.float().cpu() for part in pair] for pair in batches]
     model.train(training)
     features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
     return Outputs(features, logits, data.labels.cpu())
+
+
+@torch.no_grad()
+def reset_statistics(model: nn.Module, data: ImageSet, recipe: Recipe, *, seed: int) -> None:
+    """Take every batch norm's running mean and variance anew, from centre crops of the images; no weight changes.
+
+    The plain average over batches in random order, of ``recipe.batch_size`` images or a few more.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain average
+        norm.train()
+    for index in order.chunk(max(1, len(data) // recipe.batch_size)):
+        for images in _centre_crops(model, ImageSet(data.images[index], data.labels[index]), recipe.size, len(index)):
+            model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 def check_labels(model: nn.Module, data: ImageSet) -> None:
@@ -269,6 +276,17 @@ def _batches(
             crop = pixels.index_select(0, places.flatten()).view(batch_size, size, size * 3)
             images = torch.addcmul(shift, crop, scale).view(batch_size, size, size, 3).permute(0, 3, 1, 2)
             yield images, data.labels[index]
+
+
+def _centre_crops(model: nn.Module, data: ImageSet, size: int | None, batch_size: int) -> Iterator[Tensor]:
+    """Float images [B, 3, size, size] as the model wants them, on its device."""
+    device = next(model.parameters()).device
+    scale, shift = normalisation(model, device)
+    size = _crop_size(data, size)
+    top, left = ((extent - size) // 2 for extent in data.images.shape[-2:])
+    for images in data.images.split(batch_size):
+        crop = images[:, :, top : top + size, left : left + size].to(device)
+        yield torch.addcmul(shift, crop.contiguous(memory_format=torch.channels_last), scale)
 
 
 def _train_mode(model: nn.Module, recipe: Recipe) -> None:

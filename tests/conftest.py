@@ -7,7 +7,7 @@ import ftlib  # isort: skip  # before torch: it fixes cuBLAS's workspace and sta
 import pytest
 import torch
 
-from ftlib.benchmarks.core import ImageSet
+from ftlib.core import ImageSet
 
 assert ftlib.__version__
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ftlib.analysis import contributions, head_parts, lead, logits_of, shift_shares, trajectory
-from ftlib.benchmarks.core import ClassSplit
+from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ftlib import benchmarks, models, training
 from ftlib.baselines import pseudo_split
 from ftlib.benchmarks import ClassSplit, ImageSet
-from ftlib.benchmarks.domain import Domain, seeded
+from ftlib.core import Domain, seeded
 from ftlib.experiments import METHODS, Experiment, Run, run
 from ftlib.store import Store
 from ftlib.training import Outputs, Recipe, fit, predict

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ftlib.benchmarks import ImageSet, glyphs, load, load_domain, load_target, source_of, split_classes
-from ftlib.benchmarks.domain import split_images, split_pair
+from ftlib.core import split_images, split_pair
 
 SMALL = {"classes": 6, "source_per_class": 4, "target_per_class": 3, "test_per_class": 2}
 PAIRS = [f"glyphs/{source}-{target}" for source, target in permutations(glyphs.STYLES, 2)]

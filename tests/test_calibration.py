@@ -12,8 +12,8 @@ import timm
 import torch
 from torch import nn
 
-from ftlib.benchmarks.core import ClassSplit
 from ftlib.calibration import apply, fold_gamma, oracle_gamma
+from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
 
 assert ftlib.__version__

@@ -1,4 +1,4 @@
-"""ftlib.choices against cases worked by hand and against loops."""
+"""ftlib.book.choices against cases worked by hand and against loops."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.benchmarks.core import ClassSplit
-from ftlib.choices import best_cell, choose_seen, measure, nearness, robustness, slope, tsne
-from ftlib.estimators import average_logit_gap, competitor_gap, mirrored
+from ftlib.book.choices import best_cell, choose_seen, measure, nearness, robustness, slope, tsne
+from ftlib.calibration import average_logit_gap, competitor_gap, mirrored
+from ftlib.core import ClassSplit, Outputs
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
-from ftlib.training import Outputs
 
 # --- one run ---------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ftlib.claims import Claim, Record, by_seed, check, estimate, load_results, over_seeds, percent, table
+from ftlib.book.claims import Claim, check
+from ftlib.book.estimates import by_seed, estimate, over_seeds, percent, table
+from ftlib.book.record import Record, load_results
 
 
 def seeds(*values):

@@ -1,4 +1,4 @@
-"""ftlib.estimators against loops over samples, cases worked by hand, and inputs that must be refused."""
+"""ftlib.calibration against loops over samples, cases worked by hand, and inputs that must be refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ftlib import estimators
-from ftlib.benchmarks.core import ClassSplit
 from ftlib.calibration import (
     Gamma,
     apply,
@@ -28,6 +27,7 @@ from ftlib.calibration import (
     oracle_gamma,
     pseudo_cross_validation,
 )
+from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
 
 SPLIT = ClassSplit([0, 2, 4], [1, 5])  # class 3 is outside Y

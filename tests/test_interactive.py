@@ -1,4 +1,4 @@
-"""ftlib.interactive: what a slider's stops change, and that a page needs no network for it."""
+"""ftlib.book.interactive: what a slider's stops change, and that a page needs no network for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from ftlib import interactive
-from ftlib.figures.plane import TINTS
+from ftlib.book import interactive
+from ftlib.book.figures.plane import TINTS
 
 BOX = (0.0, 3.0, 0.0, 2.0)
 FRAMES = {"0": (np.array([[0, 1, 1], [2, 2, 3]]), "at first"), "9": (np.array([[0, 0, 1], [2, 3, 3]]), "later")}

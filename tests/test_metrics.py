@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from ftlib.benchmarks.core import ClassSplit
+from ftlib.core import ClassSplit
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
 SPLIT = ClassSplit([0, 1], [2, 3])

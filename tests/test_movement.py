@@ -1,4 +1,4 @@
-"""ftlib.movement against cases worked by hand, autograd, loops and scikit-learn."""
+"""ftlib.analysis against cases worked by hand, autograd, loops and scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 from torch.nn.functional import cross_entropy
 
 from ftlib import movement
-from ftlib.benchmarks.core import ClassSplit
-from ftlib.movement import alignment, approach, class_means, group_cosines, principal_plane, separability, softmax_step
+from ftlib.analysis import alignment, approach, class_means, group_cosines, principal_plane, separability, softmax_step
+from ftlib.core import ClassSplit
 
 SPLIT = ClassSplit([0, 1, 2, 3], [4, 5, 6, 7])
 

@@ -1,4 +1,4 @@
-"""ftlib.figures.plane: that a picture of the toy shows what it was given."""
+"""ftlib.book.figures.plane: that a picture of the toy shows what it was given."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 
-from ftlib import figures
 from ftlib.benchmarks import ClassSplit
+from ftlib.book import figures
 
 SPLIT = ClassSplit([0, 1], [2, 3])
 LABELS = np.repeat(np.arange(4), 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.benchmarks.core import ClassSplit
+from ftlib.core import ClassSplit
 from ftlib.reliability import expected_calibration_error, fit_temperature, reliability_curve
 
 SPLIT = ClassSplit([0, 2], [3])  # class 1 is outside Y

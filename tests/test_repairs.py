@@ -1,4 +1,4 @@
-"""ftlib.repairs by hand and against loops."""
+"""ftlib.book.repairs by hand and against loops."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.benchmarks.core import ClassSplit
+from ftlib.book.repairs import adjust_for_prior, align_norms, best_scale, match_competitors, rescale
 from ftlib.calibration import apply, oracle_gamma
+from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
-from ftlib.repairs import adjust_for_prior, align_norms, best_scale, match_competitors, rescale
 
 SPLIT = ClassSplit([0, 1], [2, 3])
 rng = np.random.default_rng(0)

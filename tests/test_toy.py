@@ -1,4 +1,4 @@
-"""ftlib.toy: a geometry worked by hand, and a plain loop over one network as the oracle of the batched training."""
+"""ftlib.book.toy: a geometry worked by hand; a plain loop over one network is the oracle of the batched training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib import toy
+from ftlib.book import toy
 from ftlib.calibration import average_logit_gap
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 

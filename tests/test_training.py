@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ftlib import models, training
-from ftlib.benchmarks.core import ImageSet
+from ftlib.core import ImageSet
 from ftlib.training import Recipe, fit, predict
 
 SMALL = Recipe(epochs=2, batch_size=16, lr=0.05, backbone_lr=1.0)

@@ -1,4 +1,4 @@
-"""ftlib.figures.workers: a bar lies where and when something was computed."""
+"""ftlib.book.figures.workers: a bar lies where and when something was computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 
-from ftlib import figures
+from ftlib.book import figures
 
 BARS = [
     ("worker 1", "pre-training", 0.5, 2.0),

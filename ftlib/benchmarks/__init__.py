@@ -16,9 +16,9 @@ from copy import deepcopy
 from types import ModuleType
 from typing import Any
 
-from . import core, digits, domain, folder, glyphs
-from .core import Benchmark, ClassSplit, ImageSet
-from .domain import Domain, split_classes
+from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
+
+from . import digits, folder, glyphs
 
 __all__ = [
     "Benchmark", "ClassSplit", "Domain", "ImageSet",
@@ -89,9 +89,9 @@ def domain_names(name: str) -> tuple[str, str]:
 
 
 def modules_of(name: str) -> tuple[ModuleType, ...]:
-    """The modules that a benchmark's images depend on."""
+    """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
-    return (core, domain, family) if family is not digits else (core, domain, digits, glyphs)
+    return (family,) if family is not digits else (digits, glyphs)
 
 
 def _family(name: str) -> tuple[ModuleType, str]:

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from . import domain, glyphs
-from .core import ImageSet
-from .domain import Domain, seeded, split_images
+from ftlib import core
+from ftlib.core import Domain, ImageSet, seeded, split_images
+
+from . import glyphs
 
 CLASS_NAMES = tuple("0123456789")
 
 
 def split_pair(pair: str) -> tuple[str, str]:
     """The source and the target in a pair's name."""
-    return domain.split_pair(pair, tuple(STYLES))
+    return core.split_pair(pair, tuple(STYLES))
 
 
 def load_domain(name: str, seed: int = 0, role: str = "source", *, train_fraction: float = 0.7) -> Domain:

@@ -18,9 +18,8 @@ import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from . import domain
-from .core import ImageSet
-from .domain import Domain, fingerprints, seeded, split_images, whole
+from ftlib import core
+from ftlib.core import Domain, ImageSet, fingerprints, seeded, split_images, whole
 
 
 def load_domain(
@@ -59,7 +58,7 @@ def split_pair(pair: str) -> tuple[str, str]:
         if name.count("-") != 1:
             raise
         known = tuple(name.split("-"))  # no need to see the images: a run store may be read where they are not
-    parts = domain.split_pair(name, known)
+    parts = core.split_pair(name, known)
     prefix = pair.removesuffix(name)
     return prefix + parts[0], prefix + parts[1]
 

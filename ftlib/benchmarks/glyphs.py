@@ -22,9 +22,8 @@ from matplotlib.ft2font import FT2Font
 from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
-from . import domain
-from .core import ImageSet
-from .domain import Domain, seeded
+from ftlib import core
+from ftlib.core import Domain, ImageSet, seeded
 
 # No I, O, l, o (1 and 0 stand for them), no lower case that is its upper case made small, no Greek twin of a Latin
 # letter. The first n of them are what ``classes=n`` keeps.
@@ -72,7 +71,7 @@ def load_domain(
 
 def split_pair(pair: str) -> tuple[str, str]:
     """The source and the target in a pair's name."""
-    return domain.split_pair(pair, tuple(STYLES))
+    return core.split_pair(pair, tuple(STYLES))
 
 
 def render(domain: str, labels: Tensor, generator: Generator) -> ImageSet:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftlib.benchmarks.core import ClassSplit
+from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 
 ROUNDS = 7

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython.display import HTML
 
-from ftlib.figures import COLOURS
-from ftlib.figures.plane import CLASS_COLOURS, INK, TINTS
+from ftlib.book.figures import COLOURS
+from ftlib.book.figures.plane import CLASS_COLOURS, INK, TINTS
 from ftlib.metrics import Curve
 
 GREY = "#666666"

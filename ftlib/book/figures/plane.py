@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
 
 from ftlib.benchmarks import ClassSplit
-from ftlib.estimates import estimate
+from ftlib.book.estimates import estimate
 
 from .design import COLOURS, WIDTH
 

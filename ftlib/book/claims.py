@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ftlib.estimates import Estimate, by_seed, estimate, over_seeds, percent, table
-from ftlib.provenance import versions
+from ftlib.book.estimates import estimate
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = [
-    "Claim", "Estimate", "Record", "by_seed", "check", "estimate", "load_results", "over_seeds", "percent",
-    "table",
-]  # fmt: skip
+    pass
 
 SYMBOLS = {"replicates": "✓", "contradicts": "✗", "inconclusive": "~", "reported": "·"}
 
@@ -132,89 +122,6 @@ def check(
     return Claim(id, statement, unit, repetitions, e.n, e.mean, e.low, e.high, bound, within, verdict)
 
 
-class Record:
-    """The claims and values of one chapter, for ``<root>/<profile>/<chapter>.json``.
-
-    ``values`` is a plain dict for whatever the page's tables and sentences use.
-    """
-
-    def __init__(self, chapter: str, profile: str, root: str | Path = "results") -> None:
-        self.chapter, self.profile, self.root = chapter, profile, Path(root)
-        self.claims: list[Claim] = []
-        self.values: dict[str, Any] = {}
-
-    def check(self, id: str, *args: Any, **kwargs: Any) -> Claim:
-        """`check`, kept in the record. ValueError if the record holds the id already."""
-        if id in {claim.id for claim in self.claims}:
-            raise ValueError(f"chapter {self.chapter} has a claim {id!r} already: ids are unique")
-        self.claims.append(claim := check(id, *args, **kwargs))
-        return claim
-
-    def save(self, runs: Iterable[Any] = (), **extra: Any) -> Path:
-        """Write the file whole or not at all; ``extra`` (seeds, say) goes to the provenance.
-
-        Parameters
-        ----------
-        runs : iterable of Run
-            Each with ``key`` and ``log``, a dict with "device" and "seconds".
-
-        Raises
-        ------
-        OSError
-            The file cannot be written; an older one is left as it was.
-        TypeError
-            A value is not plain; the message names it.
-        """
-        content = {
-            "chapter": self.chapter,
-            "profile": self.profile,
-            "claims": [claim.to_json() for claim in self.claims],
-            "values": self.values,
-            "provenance": _provenance(runs) | extra,
-        }
-        text = json.dumps(_plain(content, "record"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        path = self.root / self.profile / f"{self.chapter}.json"
-        _write(path, text.encode() + b"\n")
-        return path
-
-    def elsewhere(self) -> dict[str, dict[str, Any]]:
-        """Profile to values: what this chapter recorded under the other profiles that are published for readers."""
-        return {
-            profile: chapters[self.chapter]["values"]
-            for profile, chapters in load_results(self.root).items()
-            if profile not in (self.profile, "ci", "local") and self.chapter in chapters
-        }
-
-    def picture(self, figure: Figure, name: str) -> Path:
-        """Write a figure beside the results, as <root>/<profile>/<name>.png, for use outside of the page."""
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=130)
-        path = self.root / self.profile / f"{name}.png"
-        _write(path, content.getvalue())
-        return path
-
-
-def load_results(root: str | Path = "results") -> dict[str, dict[str, dict[str, Any]]]:
-    """What all chapters recorded: profile to chapter to content of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such folder.
-    ValueError
-        A file is damaged; the message names it.
-    """
-    if not (root := Path(root)).is_dir():
-        raise FileNotFoundError(f"no folder {root}: execute the chapters first, or name where their results are")
-    results: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in sorted(root.glob("*/*.json")):
-        try:
-            results.setdefault(path.parent.name, {})[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): execute chapter {path.stem} again") from error
-    return results
-
-
 def _average_groups(id: str, pairs: list[tuple[str, float]], groups: Any) -> list[dict[str, Any]]:
     if groups is None:
         return [{"effect": value, "of": label} for label, value in pairs]
@@ -231,44 +138,3 @@ def _average_groups(id: str, pairs: list[tuple[str, float]], groups: Any) -> lis
     if len(parts) == len(pairs):
         return [{"effect": value, "of": label} for label, value in pairs]
     return [{"effect": sum(p.values()) / len(p), "of": group, "parts": p} for group, p in parts.items()]
-
-
-def _provenance(runs: Iterable[Any]) -> dict[str, Any]:
-    logs = {run.key: run.log for run in runs}  # a run that is used twice was trained once
-    return {
-        "device": sorted({str(log["device"]) for log in logs.values()}),
-        "seconds": sum(log["seconds"] for log in logs.values()),
-        "runs": sorted(logs),
-        "versions": versions("torch", "timm", "numpy", "matplotlib"),
-    }
-
-
-def _plain(value: Any, name: str) -> Any:
-    """Plain JSON values, floats with 6 significant digits, what is not finite as None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if hasattr(value, "tolist"):  # NumPy and torch, scalars and arrays
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{name}.{k}") for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v, f"{name}[{i}]") for i, v in enumerate(value)]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    raise TypeError(f"{name} is a {type(value).__name__}: results hold plain values only")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path} ({error}); an older file is untouched") from error

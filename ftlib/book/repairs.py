@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftlib.benchmarks.core import ClassSplit
+from ftlib.calibration import Gamma, competitors
 from ftlib.checks import Array, check_matrix
-from ftlib.estimators import Gamma, competitors
+from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 
 
@@ -77,7 +77,7 @@ class ScaleShift(NamedTuple):
 def match_competitors(logits: Array, labels: Array, split: ClassSplit) -> ScaleShift:
     """The scale and shift by which the strongest absent logit gets the mean and spread of the strongest wrong seen one.
 
-    Parameters as for `ftlib.estimators.competitor_gap`, of which this is the version with two numbers.
+    Parameters as for `ftlib.calibration.competitor_gap`, of which this is the version with two numbers.
     """
     c = competitors(logits, labels, split)
     if c.absent.std() == 0:

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ftlib.benchmarks import ClassSplit
-from ftlib.estimates import Estimate
-from ftlib.estimators import Mirrored
+from ftlib.book.estimates import Estimate
+from ftlib.calibration import Mirrored
 from ftlib.metrics import Curve
 
 from .design import COLOURS, WIDTH

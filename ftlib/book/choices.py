@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftlib.benchmarks.core import ClassSplit
-from ftlib.estimators import average_logit_gap, competitor_gap, mirrored
+from ftlib.analysis import cosines
+from ftlib.calibration import average_logit_gap, competitor_gap, mirrored
+from ftlib.core import ClassSplit
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
-from ftlib.movement import cosines
 
 if TYPE_CHECKING:
     from ftlib.runs import Run

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ftlib.benchmarks import ClassSplit
-from ftlib.estimates import Estimate, estimate
+from ftlib.book.estimates import Estimate, estimate
 
 from .design import COLOURS, WIDTH, label_ends
 

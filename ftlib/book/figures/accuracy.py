@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ftlib.estimates import Estimate
+from ftlib.book.estimates import Estimate
 from ftlib.metrics import Curve
 
 from .design import COLOURS, WIDTH

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ftlib.claims import Claim
+from ftlib.book.claims import Claim
 
 from .design import MARKERS, VERDICTS, WIDTH
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ftlib.benchmarks.core import ClassSplit
 from ftlib.calibration import average_logit_gap
+from ftlib.core import ClassSplit
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
 MOMENTUM = 0.9

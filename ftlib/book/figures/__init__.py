@@ -11,7 +11,7 @@
     workers    who computed what in a sweep, and when
 """
 
-from ftlib.estimates import estimate
+from ftlib.book.estimates import estimate
 
 from .accuracy import before_after, gains, margins, seen_unseen
 from .design import COLOURS, VERDICTS, WIDTH, label_ends, small_multiples, use_style
