@@ -39,6 +39,10 @@ class Claim:
         """The line that a checked cell prints: "absent-drop: replicates"."""
         return f"{self.id}: {self.verdict}"
 
+    def say(self, replicates: str, contradicts: str, cannot_tell: str) -> str:
+        """The sentence that fits the verdict."""
+        return {"replicates": replicates, "contradicts": contradicts}.get(self.verdict, cannot_tell)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite bound is None."""
         return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self).items()}

@@ -1,0 +1,155 @@
+"""A chapter's runs, measured into one table: (pair, seed) × measures, whose columns become claims, tables and figures.
+
+    study = Study("02-what-breaks", profile, benchmarks, seeds, backbone=backbone)
+    before, after = study.runs("pretrained"), study.runs("finetune", recipe=recipe)
+    change = after.measure(accuracies) - before.measure(accuracies)
+    study.check("absent-drop", "Fine-tuning on S lowers the accuracy on U", -100 * change.uy)
+    study.finish({"uy": percent(over_seeds(change.uy))})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from ftlib import benchmarks as families
+from ftlib.book import figures
+from ftlib.book.claims import Claim
+from ftlib.book.record import Record
+from ftlib.experiments import Experiment, Run, grid, sweep
+from ftlib.metrics import split_accuracies
+
+Key = tuple[str, int]  # (pair of domains, seed)
+BLIND = 0.05  # of the way from chance to perfect: a pre-trained model below that has nothing that one could break
+
+
+class Runs(dict[Key, Run]):
+    """Runs under (pair, seed)."""
+
+    def measure(self, what: Callable[..., Any], *beside: Mapping[Key, Any]) -> pd.DataFrame:
+        """A row a run: ``what(run)`` gives a dataclass, a NamedTuple or a mapping of measures; arrays stay arrays.
+
+        ``beside`` are mappings under the same keys, such as other runs, whose entries ``what`` takes in addition.
+        """
+        rows = {key: _mapping(what(run, *(other[key] for other in beside))) for key, run in self.items()}
+        return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["pair", "seed"]))
+
+    @property
+    def first(self) -> Run:
+        return next(iter(self.values()))
+
+
+class Study:
+    """The parameters that all of a chapter's runs share, and the record that they end in.
+
+    Parameters
+    ----------
+    chapter, profile : str
+        Where the record goes: results/<profile>/<chapter>.json.
+    benchmarks : list of str
+    seeds : list of int
+    common
+        What all runs share, as `ftlib.experiments.grid` takes it: backbone, model, checkpoint, data, pretraining.
+
+    Raises
+    ------
+    TypeError
+        ``benchmarks`` or ``seeds`` is no list, as plain papermill passes them with ``-p``: the message has the form.
+    """
+
+    def __init__(self, chapter: str, profile: str, benchmarks: list[str], seeds: list[int], **common: Any) -> None:
+        for name, value, kind in (("benchmarks", benchmarks, str), ("seeds", seeds, int)):
+            if not isinstance(value, list) or not value or not all(type(v) is kind for v in value):
+                form = '["glyphs/print-neon"]' if kind is str else "[0, 1, 2]"
+                raise TypeError(f"{name} is {value!r}, expected a list such as {form}: papermill takes -y '{name}: {form}'")
+        figures.use_style()
+        self.record, self.benchmarks, self.seeds, self.common = Record(chapter, profile), benchmarks, seeds, common
+        self.used: dict[str, Run] = {}
+        self.blind: str | None = None
+
+    def plan(self, method: str, *, benchmarks: Iterable[str] | None = None, **own: Any) -> dict[Key, Experiment]:
+        """Experiments of one method; ``own`` overrides what the study's runs share, ``seeds`` included."""
+        seeds = own.pop("seeds", self.seeds)
+        return grid(benchmarks or self.benchmarks, seeds, method, **self.common | own)
+
+    def sweep(self, plans: Mapping[Any, Mapping[Key, Experiment]]) -> dict[Any, Runs]:
+        """The runs of several plans, computed together so that no core waits between them."""
+        found = {name: Runs(runs) for name, runs in sweep(plans).items()}
+        self.used |= {run.key: run for runs in found.values() for run in runs.values()}
+        return found
+
+    def runs(self, method: str, **own: Any) -> Runs:
+        return self.sweep({method: self.plan(method, **own)})[method]
+
+    def check(self, id: str, statement: str, effects: pd.Series | Mapping[Any, float], **how: Any) -> Claim:
+        """`ftlib.book.claims.check` of a column; withheld, that is only reported, if the pre-trained model is blind."""
+        if self.banner():
+            how["judged"] = False
+        effects = effects.to_dict() if isinstance(effects, pd.Series) else effects
+        return self.record.check(id, statement, effects, **how)
+
+    def banner(self) -> str:
+        """Why no verdict is given, if the pre-trained models are near chance on the target; else nothing."""
+        if self.blind is None:
+            before = [run for run in self.used.values() if run.spec["method"] == "pretrained"]
+            right = np.mean([split_accuracies(r.test.logits, r.test.labels, r.split).yy for r in before] or [1.0])
+            chance = np.mean([1 / len(r.split.classes) for r in before] or [0.0])
+            self.blind = ""
+            if right < chance + BLIND * (1 - chance):
+                self.blind = (
+                    f"The pre-trained models are right on {right:.1%} of the target's images, where chance is {chance:.1%}: "
+                    "there is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
+                    "gently, start from better weights, or check their input's mean, std and padding."
+                )
+        return self.blind
+
+    def setup(self, **recipe: Any) -> Markdown:
+        """One line on what is measured here, what was left out of the images, and the banner if there is one."""
+        words = ", ".join(f"{name} {value}" for name, value in recipe.items())
+        line = f"{len(self.benchmarks)} pairs of domains, {len(self.seeds)} seeds, {self.common.get('backbone')}; {words}."
+        left = self.left_out()
+        if left:
+            files = ", ".join(f"{count} {reason}" for reason, count in left.items())
+            line += f" Left out of the images: {files}."
+        return Markdown(line + (f"\n\n> **{self.banner()}**" if self.banner() else ""))
+
+    def left_out(self) -> dict[str, int]:
+        """Files that the loaders passed over, by reason."""
+        counts: dict[str, int] = {}
+        for name in self.benchmarks:
+            for reason, count in families.left_out(name, self.common.get("data") or {}).items():
+                counts[reason] = counts.get(reason, 0) + count
+        return counts
+
+    def finish(self, texts: Mapping[str, str], **extra: Any) -> None:
+        """Keep what the page says, write the record, and hand the texts to the page's sentences."""
+        from myst_nb import glue
+
+        self.record.values |= texts
+        told = {"seeds": self.seeds, "benchmarks": self.benchmarks, "backbone": self.common.get("backbone")}
+        if left := self.left_out():
+            told["left_out"] = left
+        self.record.save(self.used.values(), **told | extra)
+        for name, text in texts.items():
+            glue(name, text, display=False)
+
+
+def nearest_to_mean(column: pd.Series) -> Key:
+    """The (pair, seed) whose value is nearest to the mean of all: the run to show in a picture."""
+    return (column - column.mean()).abs().idxmin()
+
+
+def of_pairs(frame: Any) -> dict[str, Any]:
+    """Under each pair its rows, of a table or a column, in the order of the pairs."""
+    return {pair: frame.xs(pair, level="pair", drop_level=False) for pair in frame.index.unique("pair")}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value._asdict() if hasattr(value, "_asdict") else value
