@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.checks import Array, check_gamma, check_labels, check_no_nan, check_outputs
-from ftlib.core import ClassSplit
+from ftlib.core import ClassSplit, class_ids
 from ftlib.metrics import merge_steps, seen_unseen_curve, split_accuracies, strongest_rival
 
 
@@ -283,11 +283,10 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
 
 
 def _columns(absent: Iterable[int], num_classes: int) -> list[int]:
-    columns = sorted({int(c) for c in absent})
-    outside = [c for c in columns if not 0 <= c < num_classes]
-    if outside or not columns:
-        raise ValueError(f"absent classes {outside}: expected at least one, each in 0 to {num_classes - 1}")
-    return columns
+    columns = class_ids(absent, num_classes, "absent classes")
+    if not columns:
+        raise ValueError(f"the absent classes are empty: expected at least one of {num_classes}")
+    return list(columns)
 
 
 # --- what the estimators look at --------------------------------------------------------------------------------------

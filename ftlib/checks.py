@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftlib.core import ClassSplit
+from ftlib.core import ClassSplit, class_ids
 
 Array = Tensor | np.ndarray
 
@@ -65,8 +65,8 @@ def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str
 def check_gamma(gamma: float, absent: Iterable[int] | None = None) -> float:
     """γ as a plain float; ValueError if it is NaN, or if it was found for other absent classes than these."""
     own = getattr(gamma, "split", None)  # an `ftlib.calibration.Gamma` knows what it was found for
-    if own is not None and absent is not None and set(own.absent) != (wanted := {int(c) for c in absent}):
-        only = sorted(set(own.absent) ^ wanted)
+    if own is not None and absent is not None and own.absent != (wanted := class_ids(absent)):
+        only = sorted(set(own.absent) ^ set(wanted))
         raise ValueError(f"this γ was found for another split, whose absent classes differ in {only}: find it anew")
     if math.isnan(gamma := float(gamma)):
         raise ValueError("γ is NaN, expected a number of logits")

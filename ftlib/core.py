@@ -13,19 +13,52 @@ import torch
 from torch import Tensor
 
 
+def class_ids(classes: Iterable[int], num_classes: int | None = None, name: str = "classes") -> tuple[int, ...]:
+    """Class ids in ascending order, from ids or from a boolean mask [C], which names the classes where it is true.
+
+    Parameters
+    ----------
+    classes : iterable of int, or bool [C]
+    num_classes : int, optional
+        C, the number of columns.
+    name : str
+        What the error message calls them.
+
+    Raises
+    ------
+    ValueError
+        Other types, such as 0.7 or "a", ids mixed with booleans, a mask of another length, repeats, and ids that are
+        negative or too large.
+    """
+    entries = [e.item() if getattr(e, "ndim", None) == 0 else e for e in classes]  # of a tensor or an array
+    if entries and all(isinstance(e, bool) for e in entries):
+        if len(entries) != (num_classes or len(entries)):
+            raise ValueError(f"the {name} are a mask of {len(entries)}, expected one entry for each of {num_classes}")
+        return tuple(c for c, named in enumerate(entries) if named)
+    if odd := [e for e in entries if isinstance(e, bool) or not isinstance(e, int)]:
+        raise ValueError(f"the {name} hold {odd[0]!r}: expected integers, or a mask of booleans alone")
+    ids = sorted(entries)
+    if outside := [c for c in ids if c < 0 or (num_classes is not None and c >= num_classes)]:
+        expected = "of 0 or more, which are columns" if num_classes is None else f"from 0 to {num_classes - 1}"
+        raise ValueError(f"{name} {outside}: expected ids {expected}")
+    if repeated := sorted({a for a, b in pairwise(ids) if a == b}):
+        raise ValueError(f"the {name} repeat {repeated}: name every class once")
+    return tuple(ids)
+
+
 @dataclass(frozen=True, init=False)
 class ClassSplit:
     """The fine-tuning classes S (``seen``) and the absent classes U (``absent``); Y is their union.
 
     Parameters
     ----------
-    seen, absent : iterable of int
-        Class ids, that is columns of the head. Kept in ascending order.
+    seen, absent : iterable of int, or bool [C]
+        Class ids, that is columns of the head, or a mask of them, as `class_ids` takes them. Kept in ascending order.
 
     Raises
     ------
     ValueError
-        If a side is empty, repeats a class or shares one with the other side, or if an id is negative.
+        If a side is empty, repeats a class or shares one with the other side, or what `class_ids` refuses.
     """
 
     seen: tuple[int, ...]
@@ -33,15 +66,9 @@ class ClassSplit:
 
     def __init__(self, seen: Iterable[int], absent: Iterable[int]) -> None:
         for name, side in (("seen", seen), ("absent", absent)):
-            classes = sorted(int(c) for c in side)
-            if not classes:
+            if not (classes := class_ids(side, name=f"{name} classes")):
                 raise ValueError(f"the {name} classes are empty: a split needs at least one class on each side")
-            repeated = sorted({a for a, b in pairwise(classes) if a == b})
-            if repeated:
-                raise ValueError(f"the {name} classes repeat {repeated}: name every class once")
-            if classes[0] < 0:
-                raise ValueError(f"class {classes[0]} among the {name} classes: class ids are columns, 0 or more")
-            object.__setattr__(self, name, tuple(classes))
+            object.__setattr__(self, name, classes)
         both = sorted(set(self.seen) & set(self.absent))
         if both:
             raise ValueError(f"classes {both} are both seen and absent: every class belongs to one side")
@@ -80,7 +107,7 @@ class ImageSet:
 
     def of(self, classes: Iterable[int]) -> ImageSet:
         """The images of the given classes, in their present order."""
-        keep = torch.isin(self.labels, torch.tensor(sorted(classes), dtype=torch.int64, device=self.labels.device))
+        keep = torch.isin(self.labels, torch.tensor(class_ids(classes), dtype=torch.int64, device=self.labels.device))
         return ImageSet(self.images[keep], self.labels[keep])
 
     def to(self, device: torch.device | str) -> ImageSet:
@@ -150,10 +177,8 @@ def split_classes(num_classes: int, seed: int = 0, seen: int | Sequence[int] | N
         If ``seen`` leaves a side empty, or names a class that is not there.
     """
     if isinstance(seen, Sequence):
-        absent = [c for c in range(num_classes) if c not in set(seen)]
-        if outside := sorted(set(seen) - set(range(num_classes))):
-            raise ValueError(f"seen classes {outside}: expected ids from 0 to {num_classes - 1}")
-        return ClassSplit(seen, absent)
+        seen = class_ids(seen, num_classes, "seen classes")
+        return ClassSplit(seen, set(range(num_classes)) - set(seen))
     seen = num_classes // 2 if seen is None else whole("seen", seen, 1, num_classes - 1)
     order = seeded(seed, "classes").permutation(num_classes)
     return ClassSplit(order[:seen], order[seen:])

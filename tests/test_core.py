@@ -1,0 +1,58 @@
+"""ftlib.core: class ids and masks, as people write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ftlib.calibration import apply
+from ftlib.core import ClassSplit, class_ids
+
+MASK = [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("mask", [MASK, tuple(MASK), np.array(MASK), torch.tensor(MASK), list(np.array(MASK))])
+def test_a_mask_names_the_classes_where_it_is_true(mask):
+    assert class_ids(mask) == class_ids(mask, 5) == (1, 3)
+    assert ClassSplit(mask, [0]).seen == (1, 3)
+    assert apply(torch.zeros(1, 5), 2.0, mask).tolist() == [[0, 2, 0, 2, 0]]
+
+
+@pytest.mark.parametrize(
+    "ids", [[3, 1], {1, 3}, range(1, 4, 2), iter([3, 1]), np.array([3, 1], np.uint8), torch.tensor([3, 1]),
+            [np.int64(3), torch.tensor(1)]]
+)  # fmt: skip
+def test_ids_are_put_in_ascending_order(ids):
+    found = class_ids(ids, 4)
+    assert found == (1, 3) and all(type(c) is int for c in found)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([0.7], "the classes hold 0.7: expected integers, or a mask"),
+        ([np.float64(1)], "hold 1.0: expected integers"),
+        (torch.tensor([1.0]), "hold 1.0: expected integers"),
+        (["a"], "hold 'a': expected integers"),
+        ([True, 2], "hold True: expected integers, or a mask of booleans alone"),
+        (np.eye(2, dtype=int), r"hold array\(\[1, 0\]\): expected integers"),
+        (torch.eye(2) > 0, r"hold tensor\(\[ True, False\]\)"),
+        ([1, -2], r"classes \[-2\]: expected ids from 0 to 4"),
+        ([1, 5], r"classes \[5\]: expected ids from 0 to 4"),
+        ([1, 2, 1], r"the classes repeat \[1\]"),
+        (MASK[:4], "a mask of 4, expected one entry for each of 5"),
+    ],
+)
+def test_what_is_no_list_of_classes_is_refused(classes, message):
+    with pytest.raises(ValueError, match=message):
+        class_ids(classes, 5)
+
+
+def test_a_split_says_which_side_is_wrong():
+    with pytest.raises(ValueError, match=r"seen classes \[-1\]: expected ids of 0 or more"):
+        ClassSplit([-1, 0], [1])
+    with pytest.raises(ValueError, match=r"the absent classes hold 1.2: expected integers"):
+        ClassSplit([0], [1.2])
+    with pytest.raises(ValueError, match="the absent classes are empty"):
+        ClassSplit([0], [False, False])
