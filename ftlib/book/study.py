@@ -66,7 +66,7 @@ class Study:
         for name, value, kind in (("benchmarks", benchmarks, str), ("seeds", seeds, int)):
             if not isinstance(value, list) or not value or not all(type(v) is kind for v in value):
                 form = '["glyphs/print-neon"]' if kind is str else "[0, 1, 2]"
-                raise TypeError(f"{name} is {value!r}, expected a list such as {form}: papermill takes -y '{name}: {form}'")
+                raise TypeError(f"{name} is {value!r}, expected a list such as {form}: papermill takes -y '{name}: …'")
         figures.use_style()
         self.record, self.benchmarks, self.seeds, self.common = Record(chapter, profile), benchmarks, seeds, common
         self.used: dict[str, Run] = {}
@@ -102,8 +102,8 @@ class Study:
             self.blind = ""
             if right < chance + BLIND * (1 - chance):
                 self.blind = (
-                    f"The pre-trained models are right on {right:.1%} of the target's images, where chance is {chance:.1%}: "
-                    "there is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
+                    f"The pre-trained models are right on {right:.1%} of the target's images, chance is {chance:.1%}: there "
+                    "is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
                     "gently, start from better weights, or check their input's mean, std and padding."
                 )
         return self.blind
@@ -111,7 +111,8 @@ class Study:
     def setup(self, **recipe: Any) -> Markdown:
         """One line on what is measured here, what was left out of the images, and the banner if there is one."""
         words = ", ".join(f"{name} {value}" for name, value in recipe.items())
-        line = f"{len(self.benchmarks)} pairs of domains, {len(self.seeds)} seeds, {self.common.get('backbone')}; {words}."
+        sizes = f"{len(self.benchmarks)} pairs of domains, {len(self.seeds)} seeds"
+        line = f"{sizes}, {self.common.get('backbone')}; {words}."
         left = self.left_out()
         if left:
             files = ", ".join(f"{count} {reason}" for reason, count in left.items())
