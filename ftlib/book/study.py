@@ -102,8 +102,8 @@ class Study:
             self.blind = ""
             if right < chance + BLIND * (1 - chance):
                 self.blind = (
-                    f"The pre-trained models are right on {right:.1%} of the target's images, chance is {chance:.1%}: there "
-                    "is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
+                    f"The pre-trained models are right on {right:.1%} of the target's images, chance is {chance:.1%}: "
+                    "there is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
                     "gently, start from better weights, or check their input's mean, std and padding."
                 )
         return self.blind
