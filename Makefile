@@ -15,7 +15,7 @@ STAMP := .venv/.installed
 BUILD := $(BIN)/jupyter-book build -W -n --keep-going --all -q --path-output .
 
 .DELETE_ON_ERROR:
-.PHONY: help install book html publish test bench lint clean
+.PHONY: help install book html publish test bench lint format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -47,8 +47,16 @@ test: $(STAMP)  ## unit tests and the tests of the book
 bench: $(STAMP)  ## measure the figures that the project promises
 	$(BIN)/python -m tests.bench
 
-lint: $(STAMP)  ## ruff over the package, the tests and the book's own code
+lint: $(STAMP)  ## rules, format and types of the package, the tests and the chapters' code
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python book/lint.py
+	$(BIN)/basedpyright
+
+format: $(STAMP)  ## mend and format the same code in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python book/lint.py --format
 
 clean:  ## remove everything that was built; .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,8 @@
     sweeping   many settings side by side, and the choice of classes
     verdicts   the claims, side by side
     workers    who computed what in a sweep, and when
+
+Chapters import all of them from here.
 """
 
 from ftlib.book.estimates import estimate

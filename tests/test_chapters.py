@@ -1,0 +1,82 @@
+"""book/lint.py: what is wrong with a chapter's code is told at its line, and formatting leaves the prose alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+spec = importlib.util.spec_from_file_location("lint", BOOK / "lint.py")
+lint = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lint)
+
+CHAPTER = """---
+kernelspec: {name: python3}
+---
+
+# A title with  two  spaces
+
+```{code-cell}
+:tags: [parameters]
+
+seeds = [0]
+```
+
+```{code-cell} ipython3
+---
+tags: [hide-input]
+mystnb:
+  figure:
+    caption: >-
+      A caption that   is left as it stands.
+---
+for seed in seeds:
+    print(seed)
+```
+
+```python
+not   code  of the chapter
+```
+"""
+
+
+def with_cell(code: str) -> str:
+    return CHAPTER + f"\nAnd\n\n```{{code-cell}}\n:tags: [a]\n\n{code}\n```\n"
+
+
+def found(code: str) -> list[tuple[int, str]]:
+    return lint.faults(with_cell(code), BOOK / "01-one.md")
+
+
+def test_good_code_has_no_faults_and_stays():
+    good = with_cell("import ftlib\nimport numpy as np\n\ndisplay(np.zeros(3))\nnp.zeros(3)\nseeds.sort();")
+    assert lint.faults(good, BOOK / "01-one.md") == []
+    assert lint.formatted(good, BOOK / "01-one.md") == good
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "message"),
+    [
+        ("x = 1\nprint(seed, y)", 1, "F821 Undefined name `y`"),
+        ("import json", 0, "F401 `json` imported but unused"),
+        (f'x = "{"a" * 130}"', 0, "E501 Line too long (136 > 120)"),
+        ("x  =  1", 0, "not formatted as the rest: run `make format`"),
+        ("\n".join(f"x{i} = {i}" for i in range(26)), 0, "a cell of 26 lines: at most 25, move the plumbing"),
+    ],
+)
+def test_a_fault_is_told_at_its_line_of_the_chapter(code, line, message):
+    told, fault = found(code)[0]
+    assert fault.startswith(message)
+    assert with_cell(code).splitlines()[told - 1] == code.splitlines()[line]
+
+
+def test_formatting_changes_code_and_nothing_else():
+    messy = with_cell("x = {  'a':1}").replace("print(seed)", "print( seed )")
+    assert lint.formatted(messy, BOOK / "01-one.md") == with_cell('x = {"a": 1}')
+
+
+def test_names_carry_over_from_cell_to_cell():
+    assert found("print(seeds)") == []
+    assert [fault for _, fault in found("print(seedz)")] == ["F821 Undefined name `seedz`"]
