@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, one_hot
 
-from ftlib.benchmarks import ClassSplit
 from ftlib.checks import check_labels
+from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies, strongest_rival
 
 Measure = TypeVar("Measure", float, np.ndarray)
@@ -50,7 +50,7 @@ def trajectory(history: Mapping[str, Tensor], labels: Tensor, split: ClassSplit)
             classes = torch.tensor(getattr(split, side))
             point[f"{side}_norm"] = float(weight[classes].norm(dim=1).mean())
             of_side = torch.isin(labels, classes)
-            point |= {f"{side}_{name}": value for name, value in _competitors(logits[of_side], labels[of_side], split)}
+            point |= {f"{side}_{name}": value for name, value in _rivals(logits[of_side], labels[of_side], split)}
         points.append(point)
     return {"epoch": history["epoch"].double().numpy()} | {
         name: np.array([point[name] for point in points]) for name in (points or [{}])[0]
@@ -144,7 +144,7 @@ def shift_shares(change: Tensor) -> dict[str, float]:
     return {name: float(part.square().mean()) / total for name, part in parts.items()}
 
 
-def _competitors(logits: Tensor, labels: Tensor, split: ClassSplit) -> list[tuple[str, float]]:
+def _rivals(logits: Tensor, labels: Tensor, split: ClassSplit) -> list[tuple[str, float]]:
     """Mean true logit and mean largest other logit of each side, on images of one side."""
     means = [("true", float(logits.gather(1, labels[:, None]).mean()))]
     for side in ("seen", "absent"):

@@ -2,7 +2,7 @@
 
     average_logit_gap       ALG: the mean logit of S against that of U
     competitor_gap          the strongest wrong class of S against the strongest of U
-    competitor_share        as often as chance would have it, the strongest wrong class is one of U
+    rival_share        as often as chance would have it, the strongest wrong class is one of U
     margin_quantile         a fixed share of the seen images is given up
     mirrored                the best trade-off, with absent images imitated by mirrored seen ones
     pseudo_cross_validation PCV: hide half of S, fine-tune again, choose on what was hidden
@@ -83,19 +83,19 @@ def competitor_gap(
     soft : bool
         Log-sum-exp in place of the maximum.
     """
-    gap = competitors(logits, labels, split, soft)
+    gap = rivals(logits, labels, split, soft)
     gamma = float(gap.seen.mean() - gap.absent.mean())
     if before is None:
         return Gamma(gamma, split)
     return Gamma(gamma - competitor_gap(_same_images(before, logits), labels, split, soft=soft), split)
 
 
-def competitor_share(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
+def rival_share(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
     """γ at which the strongest wrong class is an absent one as often as if all wrong classes were alike.
 
     That is in a share |U| / (|S| − 1 + |U|) of the images. Arguments as for `average_logit_gap`.
     """
-    gap = competitors(logits, labels, split)
+    gap = rivals(logits, labels, split)
     share = len(split.absent) / (len(split.seen) - 1 + len(split.absent))
     return Gamma(float(np.quantile(gap.seen - gap.absent, share)), split)
 
@@ -107,7 +107,7 @@ def margin_quantile(logits: Array, labels: Array, split: ClassSplit, loss: float
     """
     if not 0 < loss < 1:
         raise ValueError(f"loss={loss}: expected a share of the seen images, between 0 and 1")
-    gap = competitors(logits, labels, split)
+    gap = rivals(logits, labels, split)
     return Gamma(float(np.quantile(np.maximum(gap.true, gap.seen) - gap.absent, loss)), split)
 
 
@@ -135,8 +135,8 @@ def mirrored_margins(logits: Array, labels: Array, split: ClassSplit, old_head: 
     old_head : floating array [N, C]
         Logits that the pre-trained head gives to the fine-tuned features of the same images.
     """
-    gap = competitors(logits, labels, split)
-    old = competitors(_same_images(old_head, logits), labels, split)
+    gap = rivals(logits, labels, split)
+    old = rivals(_same_images(old_head, logits), labels, split)
     advantage = old.true - old.seen
     return Mirrored(
         np.maximum(gap.true, gap.seen) - gap.absent,
@@ -173,9 +173,7 @@ class PCV(NamedTuple):
     gammas: tuple[float, ...]
 
 
-def pseudo_cross_validation(
-    folds: Iterable[tuple[Array, Array, Array, ClassSplit]], split: ClassSplit
-) -> PCV:
+def pseudo_cross_validation(folds: Iterable[tuple[Array, Array, Array, ClassSplit]], split: ClassSplit) -> PCV:
     """PCV: the mean over folds of the best γ that keeps the pre-trained model's pseudo-absent accuracy.
 
     Parameters
@@ -292,7 +290,7 @@ def _columns(absent: Iterable[int], num_classes: int) -> list[int]:
 # --- what the estimators look at --------------------------------------------------------------------------------------
 
 
-class Competitors(NamedTuple):
+class Rivals(NamedTuple):
     """On images of seen classes, all float64 [N]: logits of the true class and of the strongest others."""
 
     true: np.ndarray
@@ -300,13 +298,13 @@ class Competitors(NamedTuple):
     absent: np.ndarray  # the strongest class of U
 
 
-def competitors(logits: Array, labels: Array, split: ClassSplit, soft: bool = False) -> Competitors:
+def rivals(logits: Array, labels: Array, split: ClassSplit, soft: bool = False) -> Rivals:
     """What all estimators but ALG look at; ``soft`` takes the log-sum-exp in place of the maximum."""
     logits, labels = _check(logits, labels, split)
     logits, reduce = logits.double(), torch.logsumexp if soft else torch.amax
     rivals = (strongest_rival(logits, labels, side, reduce) for side in (split.seen, split.absent))
     parts = logits.gather(1, labels[:, None])[:, 0], *rivals
-    return Competitors(*(part.cpu().numpy() for part in parts))
+    return Rivals(*(part.cpu().numpy() for part in parts))
 
 
 def _check(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:

@@ -1,23 +1,287 @@
-"""γ* against all thresholds, and a folded model against the shifted logits."""
+"""ftlib.calibration against loops over samples, cases worked by hand, and inputs that must be refused."""
 
 from __future__ import annotations
 
 import ftlib  # isort: skip  # before timm, which needs it where torchvision's operators are missing
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from ftlib.calibration import apply, fold_gamma, oracle_gamma
+from ftlib.calibration import (
+    Gamma,
+    apply,
+    average_logit_gap,
+    competitor_gap,
+    fold_gamma,
+    margin_quantile,
+    mirrored,
+    mirrored_margins,
+    oracle_gamma,
+    pseudo_cross_validation,
+    rival_share,
+)
 from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
 
 assert ftlib.__version__
 SPLIT = ClassSplit([0, 2, 4], [1, 5])  # class 3 is outside Y
+# Two images, of classes 0 and 2. By hand: strongest wrong seen 3 and 9, strongest absent 5 and 3.
+LOGITS = np.array([[9.0, 1, 3, 99, -1, 5], [1, 0, 7, 99, 9, 3]])
+LABELS = np.array([0, 2])
+
+
+def draw(seed: int, n: int, classes=SPLIT.seen):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 6)), rng.choice(classes, n), rng.normal(size=(n, 6))
+
+
+def rivals(row, label):
+    return max(row[c] for c in SPLIT.seen if c != label), max(row[c] for c in SPLIT.absent)
+
+
+# ---------------------------------------------------------------------------------------- by hand and against loops
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.sampled_from([np.float32, np.float64]))
+def test_alg_equals_a_double_loop(seed, n, dtype):
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(size=(n, 6)).astype(dtype), rng.choice(SPLIT.seen, n)
+    gaps = []
+    for row, y in zip(logits.astype(float), labels, strict=True):
+        others = [row[c] for c in SPLIT.seen if c != y]
+        gaps.append(sum(others) / len(others) - sum(row[c] for c in SPLIT.absent) / len(SPLIT.absent))
+    expected = sum(gaps) / n
+    assert average_logit_gap(logits, labels, SPLIT) == pytest.approx(expected, abs=1e-6)
+    assert average_logit_gap(torch.from_numpy(logits), torch.from_numpy(labels), SPLIT) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_alg_by_hand():
+    logits = np.array([[9.0, 1, 3, 99, 5, 3], [1, 0, 9, 99, 3, 0]])  # gaps 4 − 2 and 2 − 0
+    assert average_logit_gap(logits, np.array([0, 2]), SPLIT) == 2.0
+
+
+def test_alg_ignores_masked_columns():
+    logits = np.where(np.arange(6) == 3, -np.inf, np.arange(12.0).reshape(2, 6))
+    assert math.isfinite(average_logit_gap(logits, np.array([0, 2]), SPLIT))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+def test_the_competitor_gap_equals_a_loop(seed, n):
+    logits, labels, before = draw(seed, n)
+
+    def gap(of, soft=False):
+        total = 0.0
+        for row, y in zip(of, labels, strict=True):
+            seen, absent = rivals(row, y)
+            if soft:
+                seen = math.log(sum(math.exp(row[c]) for c in SPLIT.seen if c != y))
+                absent = math.log(sum(math.exp(row[c]) for c in SPLIT.absent))
+            total += seen - absent
+        return total / n
+
+    assert competitor_gap(logits, labels, SPLIT) == pytest.approx(gap(logits))
+    assert competitor_gap(logits, labels, SPLIT, soft=True) == pytest.approx(gap(logits, soft=True))
+    assert competitor_gap(logits, labels, SPLIT, before=before) == pytest.approx(gap(logits) - gap(before))
+
+
+def test_the_competitor_gap_by_hand():
+    assert competitor_gap(LOGITS, LABELS, SPLIT) == ((3 - 5) + (9 - 3)) / 2
+
+
+def test_with_the_competitor_share_absent_classes_are_the_strongest_rivals_as_often_as_chance_has_it():
+    logits, labels, _ = draw(0, 4001)
+    logits[:, list(SPLIT.absent)] -= 3
+    gamma = rival_share(logits, labels, SPLIT)
+    absent_first = np.mean([seen < absent + gamma for seen, absent in map(rivals, logits, labels)])
+    assert absent_first == pytest.approx(2 / (2 + 2), abs=1e-3)  # two other seen classes, two absent ones
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.3])
+def test_the_margin_quantile_gives_up_the_share_that_was_asked_for(loss):
+    logits, labels, _ = draw(1, 1001)
+    gamma = margin_quantile(logits, labels, SPLIT, loss)
+    best_seen = logits[:, list(SPLIT.seen)].max(1)
+    assert np.mean(best_seen - logits[:, list(SPLIT.absent)].max(1) < gamma) == pytest.approx(loss, abs=2e-3)
+
+
+def test_mirrored_margins_by_hand():
+    old_head = np.array([[4.0, 99, 3, 99, 1, 99], [2, 99, 5, 99, 8, 99]])  # advantages 4 − 3 and 5 − 8
+    m = mirrored_margins(LOGITS, LABELS, SPLIT, old_head)
+    assert m.seen.tolist() == [9 - 5, 9 - 3] and m.seen_hit.tolist() == [True, False]
+    assert m.absent.tolist() == [3 - (5 + 1), 9 - (3 + 0)] and m.absent_hit.tolist() == [True, False]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.booleans())
+def test_mirrored_is_within_a_standard_error_of_the_best_of_all_thresholds(seed, n, rounded):
+    logits, labels, old_head = draw(seed, n)
+    if rounded:  # many equal margins
+        logits, old_head = logits.round(), old_head.round()
+    m = mirrored_margins(logits, labels, SPLIT, old_head)
+
+    def accuracy(gamma):
+        seen = np.count_nonzero(m.seen_hit & (gamma <= m.seen))
+        absent = np.count_nonzero(m.absent_hit & (gamma > m.absent))
+        return (len(SPLIT.seen) * seen + len(SPLIT.absent) * absent) / (n * len(SPLIT.classes))
+
+    ends = np.concatenate([m.seen, m.absent])
+    best = max(accuracy(g) for g in np.concatenate([ends, ends + 1e-9, ends - 1, [0.0]]))
+    error = math.sqrt(best * (1 - best) / (2 * n))
+    assert accuracy(mirrored(logits, labels, SPLIT, old_head)) >= best - error - 1e-12
+
+
+def test_mirrored_takes_the_middle_of_a_flat_top():
+    """Two seen margins of 4, one mirror margin of −3: every γ between them is right on all three."""
+    old_head = np.array([[4.0, 0, 3, 0, 1, 0], [2, 0, 5, 0, 8, 0]])
+    logits = LOGITS.copy()
+    logits[1, 4] = 5.0  # now the second image, too, leads its side: its margin is 7 − 3
+    m = mirrored_margins(logits, LABELS, SPLIT, old_head)
+    assert sorted(m.seen[m.seen_hit]) == [4, 4] and m.absent[m.absent_hit].tolist() == [-3]
+    assert mirrored(logits, LABELS, SPLIT, old_head) == 0.5
+
+
+def test_mirrored_finds_the_threshold_of_a_model_whose_absent_logits_were_lowered():
+    """Seen and absent images that differ in nothing but an offset: the offset is the answer, and is found."""
+    rng = np.random.default_rng(0)
+    split = ClassSplit(range(10), range(10, 20))
+    labels = rng.integers(0, 20, 4000)
+    scores = rng.normal(size=(4000, 20)) + 4.0 * np.eye(20)[labels]
+    lowered = apply(scores, -5.0, split.absent)
+    seen = labels < 10
+    gamma = mirrored(lowered[seen], labels[seen], split, scores[seen])
+    best = split_accuracies(lowered, labels, split, oracle_gamma(lowered, labels, split)).yy
+    assert split_accuracies(lowered, labels, split, gamma).yy > best - 0.005
+    assert split_accuracies(lowered, labels, split).yy < best - 0.2
+
+
+def test_torch_and_numpy_agree():
+    logits, labels, other = draw(3, 50)
+    tensors = [torch.from_numpy(a) for a in (logits, labels, other)]
+    for estimator in (average_logit_gap, competitor_gap, rival_share, margin_quantile):
+        assert estimator(*tensors[:2], SPLIT) == pytest.approx(estimator(logits, labels, SPLIT))
+    assert mirrored(*tensors[:2], SPLIT, tensors[2]) == pytest.approx(mirrored(logits, labels, SPLIT, other))
+
+
+# ---------------------------------------------------------------------------------------- PCV
+
+S = ClassSplit([0, 1, 2, 3], [4, 5])
+PSEUDO = ClassSplit([0, 1], [2, 3])
+
+
+def fold(after_absent: float, before_right: bool = True):
+    """Four held-out images, one a class; fine-tuned they are right but for an offset of the pseudo-absent logits."""
+    labels = np.arange(4)
+    before = np.zeros((4, 6))
+    before[labels, labels if before_right else labels[::-1]] = 1.0
+    after = np.zeros((4, 6))
+    after[labels, labels] = 4.0
+    return before, apply(after, after_absent, PSEUDO.absent), labels, PSEUDO
+
+
+def test_pcv_undoes_the_offset_of_each_fold_and_averages():
+    result = pseudo_cross_validation([fold(-6.0), fold(-8.0)], S)
+    # Right on all four: pseudo-absent images need γ > offset − 4, pseudo-seen ones γ <= offset + 4.
+    assert result.gammas == (6.0, 8.0) and result.gamma == 7.0
+
+
+def test_pcv_leaves_out_a_fold_without_a_feasible_gamma():
+    hopeless = fold(-6.0)
+    hopeless[1][2:] = np.array([[9.0, 0, 0, 1, 0, 0]] * 2)  # an absent image that no γ can bring to class 2
+    result = pseudo_cross_validation([hopeless, fold(-8.0)], S)
+    assert math.isnan(result.gammas[0]) and result.gamma == 8.0
+    with pytest.raises(ValueError, match="none of 1 pseudo-splits has a γ that keeps"):
+        pseudo_cross_validation([hopeless], S)
+
+
+def test_pcv_asks_for_the_pretrained_accuracy_on_pseudo_absent_images():
+    """Nearly all images are pseudo-seen: best overall is to give the others up, which the constraint forbids."""
+    labels = np.array([0] * 20 + [2])
+    after = np.zeros((21, 6))
+    after[:20, 0], after[20, 2], after[:20, 2] = 5.0, 5.0, 4.5
+    after[20, 0] = 6.0
+    right, wrong = np.eye(6)[labels], np.eye(6)[np.zeros(21, int)]
+    kept = pseudo_cross_validation([(right, after, labels, PSEUDO)], S).gamma
+    free = pseudo_cross_validation([(wrong, after, labels, PSEUDO)], S).gamma
+    assert split_accuracies(after, labels, PSEUDO, float(kept)).uy == 1.0
+    assert split_accuracies(after, labels, PSEUDO, float(free)).uy == 0.0
+
+
+def test_pcv_refuses_what_is_no_pseudo_split_and_a_head_that_lacks_a_class():
+    before, after, labels, _ = fold(-6.0)
+    with pytest.raises(ValueError, match=r"fold 0 divides \[0, 1, 2, 3, 4\], not the seen classes \[0, 1, 2, 3\]"):
+        pseudo_cross_validation([(before, after, labels, ClassSplit([0, 1], [2, 3, 4]))], S)
+    with pytest.raises(ValueError, match="the split names class 3, but the logits have only 3 columns"):
+        pseudo_cross_validation([(before[:, :3], after, labels, PSEUDO)], S)
+
+
+# ---------------------------------------------------------------------------------------- what must be refused
+
+SEEN_ONLY = [average_logit_gap, competitor_gap, rival_share, margin_quantile]
+SEEN_ONLY += [lambda logits, labels, split: mirrored(logits, labels, split, logits)]
+
+
+@pytest.mark.parametrize("estimator", SEEN_ONLY)
+def test_an_image_of_an_absent_class_is_refused(estimator):
+    with pytest.raises(ValueError, match=r"labels \[1, 5\].*absent-class data would leak"):
+        estimator(np.zeros((3, 6)), np.array([0, 1, 5]), SPLIT)
+
+
+@pytest.mark.parametrize("estimator", SEEN_ONLY)
+def test_nan_infinity_and_a_single_seen_class_are_refused(estimator):
+    with pytest.raises(ValueError, match="12 NaN"):
+        estimator(np.zeros((2, 6)) * np.nan, LABELS, SPLIT)
+    with pytest.raises(ValueError, match="must be finite"):
+        estimator(np.zeros((2, 6)) - np.inf, LABELS, SPLIT)
+    with pytest.raises(ValueError, match="class 0 is the only seen class"):
+        estimator(np.zeros((2, 6)), LABELS * 0, ClassSplit([0], [1]))
+
+
+def test_two_models_must_have_seen_the_same_images_with_the_same_head():
+    with pytest.raises(ValueError, match="3 rows of one model, 2 of the other"):
+        mirrored(LOGITS, LABELS, SPLIT, np.zeros((3, 6)))
+    with pytest.raises(ValueError, match="the split names class 5, but the logits have only 4 columns"):
+        competitor_gap(LOGITS, LABELS, SPLIT, before=np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"loss=1.5: expected a share"):
+        margin_quantile(LOGITS, LABELS, SPLIT, loss=1.5)
+
+
+OTHER = ClassSplit([0, 1, 4], [2, 5])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda gamma: split_accuracies(LOGITS, LABELS, OTHER, gamma),
+        lambda gamma: apply(LOGITS, gamma, OTHER.absent),
+        lambda gamma: fold_gamma(nn.Linear(3, 6), gamma, OTHER.absent),
+    ],
+)
+def test_a_gamma_is_refused_on_another_split(use):
+    with pytest.raises(ValueError, match=r"found for another split, whose absent classes differ in \[1, 2\]"):
+        use(competitor_gap(LOGITS, LABELS, SPLIT))
+    use(2.0)  # a plain number is the user's own responsibility
+
+
+def test_a_gamma_is_a_float_that_survives_copies():
+    gamma = Gamma(1.5, SPLIT)
+    for twin in (copy.deepcopy(gamma), pickle.loads(pickle.dumps(gamma))):
+        assert twin == 1.5 and twin.split == SPLIT and isinstance(twin, float)
+
+
+# ---------------------------------------------------------------------------------------- putting γ to use
 
 
 def test_oracle_is_at_least_as_good_as_any_gamma():

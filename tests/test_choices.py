@@ -41,9 +41,9 @@ def test_a_run_is_measured_with_each_estimate_of_gamma(toy):
     gammas = {
         "yy": 0.0,
         "alg_yy": average_logit_gap(logits, labels, SPLIT),
-        "competitor_yy": competitor_gap(logits, labels, SPLIT),
+        "rival_yy": competitor_gap(logits, labels, SPLIT),
         "mirrored_yy": mirrored(logits, labels, SPLIT, old_head),
-        "star_yy": got["gamma"],
+        "oracle_yy": got["gamma"],
     }
     for name, gamma in gammas.items():
         assert got[name] == split_accuracies(toy.test.logits, toy.test.labels, SPLIT, gamma).yy, name
@@ -51,7 +51,7 @@ def test_a_run_is_measured_with_each_estimate_of_gamma(toy):
 
 def test_gamma_star_is_the_best_of_the_curve_and_its_area_is_there(toy):
     curve, got = seen_unseen_curve(toy.test.logits, toy.test.labels, SPLIT), measure(toy)
-    assert got["star_yy"] == curve.yy.max()
+    assert got["oracle_yy"] == curve.yy.max()
     assert got["ausuc"] == curve.ausuc
 
 
@@ -68,7 +68,7 @@ def test_another_split_takes_the_place_of_the_runs_own(toy):
 
 
 def test_without_the_old_head_there_is_no_estimate(toy):
-    assert not {"alg_yy", "competitor_yy", "mirrored_yy"} & set(measure(toy))
+    assert not {"alg_yy", "rival_yy", "mirrored_yy"} & set(measure(toy))
 
 
 # --- hyper-parameters ------------------------------------------------------------------------------------------------

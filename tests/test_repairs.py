@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.book.repairs import adjust_for_prior, align_norms, best_scale, match_competitors, rescale
+from ftlib.book.repairs import adjust_for_prior, align_norms, best_scale, match_rivals, rescale
 from ftlib.calibration import apply, oracle_gamma
 from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
@@ -46,15 +46,15 @@ def test_the_prior_by_hand_and_its_strength():
         adjust_for_prior(np.zeros((1, 4)), np.array([0]), SPLIT, smoothing=0)
 
 
-def test_matched_competitors_have_equal_mean_and_spread():
+def test_matched_rivals_have_equal_mean_and_spread():
     logits, labels = rng.normal(size=(300, 4)), rng.integers(0, 2, 300)
     logits[:, 2:] = 0.2 * logits[:, 2:] - 5
-    scale, gamma = match_competitors(logits, labels, SPLIT)
+    scale, gamma = match_rivals(logits, labels, SPLIT)
     seen = [row[1 - y] for row, y in zip(logits, labels, strict=True)]
     absent = scale * logits[:, 2:].max(1) + gamma
     assert absent.mean() == pytest.approx(np.mean(seen)) and absent.std() == pytest.approx(np.std(seen))
     with pytest.raises(ValueError, match="the same on all images"):
-        match_competitors(np.zeros((4, 4)), np.array([0, 1, 0, 1]), SPLIT)
+        match_rivals(np.zeros((4, 4)), np.array([0, 1, 0, 1]), SPLIT)
 
 
 def test_the_best_scale_is_at_least_as_good_as_gamma_alone_and_is_what_it_says():

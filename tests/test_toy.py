@@ -175,7 +175,7 @@ def test_what_is_measured_is_what_the_pure_functions_say_of_each_network(data, b
         found = {name: values[i] for name, values in measured.items()}
         assert (found["uy"], found["uu"]) == (head.uy, head.uu)
         assert found["ncm_uy"] == split_accuracies(cosines, data.labels, toy.SPLIT).uy
-        assert found["star_yy"] == curve.yy.max() and found["ausuc"] == curve.ausuc
+        assert found["oracle_yy"] == curve.yy.max() and found["ausuc"] == curve.ausuc
         assert found["alg"] == pytest.approx(gap, abs=1e-5)
         assert found["alg_yy"] == split_accuracies(logits[0], data.labels, toy.SPLIT, gap).yy
 

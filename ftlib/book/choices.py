@@ -44,8 +44,8 @@ def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None =
     Returns
     -------
     dict
-        ``ausuc``; ``yy``, ``sy`` and ``uy``; ``ncm_sy`` and ``ncm_uy``; ``gamma``, which is γ*, and ``star_yy``,
-        ``star_sy``, ``star_uy`` with it; and Acc_{Y/Y} with the estimates: ``alg_yy``, ``competitor_yy`` and
+        ``ausuc``; ``yy``, ``sy`` and ``uy``; ``ncm_sy`` and ``ncm_uy``; ``gamma``, which is γ*, and ``oracle_yy``,
+        ``oracle_sy``, ``oracle_uy`` with it; and Acc_{Y/Y} with the estimates: ``alg_yy``, ``rival_yy`` and
         ``mirrored_yy``.
     """
     test, train, split = run.test, run.train, split or run.split
@@ -53,14 +53,14 @@ def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None =
     ncm = ncm_logits(train.features, train.labels, test.features, test.logits.shape[1])
     features = split_accuracies(ncm, test.labels, split)
     gamma, plain = curve.best_gamma(), curve.at(0.0)
-    star = curve.at(gamma)
+    oracle = curve.at(gamma)
     values = {"ausuc": curve.ausuc, "gamma": gamma, "ncm_sy": features.sy, "ncm_uy": features.uy}
-    values |= plain._asdict() | {f"star_{name}": value for name, value in star._asdict().items()}
+    values |= plain._asdict() | {f"oracle_{name}": value for name, value in oracle._asdict().items()}
     if old_head is not None:
         logits, labels = run.seen_train.logits, run.seen_train.labels
         estimates = {
             "alg": average_logit_gap(logits, labels, split),
-            "competitor": competitor_gap(logits, labels, split),
+            "rival": competitor_gap(logits, labels, split),
             "mirrored": mirrored(logits, labels, split, old_head),
         }
         values |= {f"{name}_yy": curve.at(estimate).yy for name, estimate in estimates.items()}

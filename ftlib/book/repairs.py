@@ -2,7 +2,7 @@
 
     align_norms         rescale the head's absent rows to the norm of the seen ones
     adjust_for_prior    subtract the log of how often each class was seen
-    match_competitors   a scale and a shift for U, such that its strongest classes rival those of S
+    match_rivals   a scale and a shift for U, such that its strongest classes rival those of S
     best_scale          the scale and γ of the best test accuracy: how much a second number could add at most
 
 All but the last need no image of an absent class. Logits are floating arrays [N, C]; the results are new ones.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftlib.calibration import Gamma, competitors
+from ftlib.calibration import Gamma, rivals
 from ftlib.checks import Array, check_matrix
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
@@ -74,12 +74,12 @@ class ScaleShift(NamedTuple):
     gamma: Gamma
 
 
-def match_competitors(logits: Array, labels: Array, split: ClassSplit) -> ScaleShift:
+def match_rivals(logits: Array, labels: Array, split: ClassSplit) -> ScaleShift:
     """The scale and shift by which the strongest absent logit gets the mean and spread of the strongest wrong seen one.
 
     Parameters as for `ftlib.calibration.competitor_gap`, of which this is the version with two numbers.
     """
-    c = competitors(logits, labels, split)
+    c = rivals(logits, labels, split)
     if c.absent.std() == 0:
         raise ValueError("the strongest absent logit is the same on all images: its spread cannot be matched")
     scale = float(c.seen.std() / c.absent.std())

@@ -180,19 +180,19 @@ def measure(nets: Nets, data: Data) -> dict[str, np.ndarray]:
     """What the book measures on images, on the target's test points: float64 [R] under each name.
 
     ``yy``, ``sy``, ``uy``, ``ss``, ``uu`` are accuracies of the head; ``ncm_sy``, ``ncm_uy``, ``ncm_uu`` those of the
-    features; ``ausuc``; γ* is ``star``, and with it ``star_yy``, ``star_sy``, ``star_uy``; ALG is ``alg``, from the
-    training points of A and B, and with it ``alg_yy``. Accuracies are fractions.
+    features; ``ausuc``; γ* is ``oracle``, and with it ``oracle_yy``, ``oracle_sy``, ``oracle_uy``; ALG is ``alg``, from
+    the training points of A and B, and with it ``alg_yy``. Accuracies are fractions.
     """
     labels, seen, rows = data.labels, _seen(data), []
     for train_features, train_logits, features, logits in zip(*nets(data.target), *nets(data.target_test), strict=True):
         head = split_accuracies(logits, labels, SPLIT)
         ncm = split_accuracies(ncm_logits(train_features, labels, features, 4), labels, SPLIT)
         curve = seen_unseen_curve(logits, labels, SPLIT)
-        star, alg = curve.best_gamma(), average_logit_gap(train_logits[seen], labels[seen], SPLIT)
+        oracle, alg = curve.best_gamma(), average_logit_gap(train_logits[seen], labels[seen], SPLIT)
         row = {name: getattr(head, name) for name in ("yy", "sy", "uy", "ss", "uu")}
         row |= {f"ncm_{name}": getattr(ncm, name) for name in ("sy", "uy", "uu")}
-        row |= {"ausuc": curve.ausuc, "star": star, "alg": alg, "alg_yy": curve.at(alg).yy}
-        rows.append(row | {f"star_{name}": value for name, value in curve.at(star)._asdict().items()})
+        row |= {"ausuc": curve.ausuc, "oracle": oracle, "alg": alg, "alg_yy": curve.at(alg).yy}
+        rows.append(row | {f"oracle_{name}": value for name, value in curve.at(oracle)._asdict().items()})
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
