@@ -101,7 +101,7 @@ def test_the_competitor_gap_by_hand():
     assert competitor_gap(LOGITS, LABELS, SPLIT) == ((3 - 5) + (9 - 3)) / 2
 
 
-def test_with_the_competitor_share_absent_classes_are_the_strongest_rivals_as_often_as_chance_has_it():
+def test_with_the_rival_share_absent_classes_are_the_strongest_rivals_as_often_as_chance_has_it():
     logits, labels, _ = draw(0, 4001)
     logits[:, list(SPLIT.absent)] -= 3
     gamma = rival_share(logits, labels, SPLIT)
