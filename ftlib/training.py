@@ -196,6 +196,8 @@ def reset_statistics(model: nn.Module, data: ImageSet, recipe: Recipe, *, seed: 
     momenta = [norm.momentum for norm in norms]
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     model.eval()
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a plain average

@@ -7,6 +7,7 @@ import ftlib  # isort: skip  # before torch: it fixes cuBLAS's workspace and sta
 import pytest
 import torch
 
+from ftlib import training
 from ftlib.core import ImageSet
 
 assert ftlib.__version__
@@ -31,3 +32,11 @@ def blobs() -> ImageSet:
     for image, label in zip(images, labels.tolist(), strict=True):
         image[label % 3, 8 * label : 8 * label + 8] += 150
     return ImageSet(images.to(torch.uint8), labels)
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list[int]:
+    """The seed of every training that takes place in this process."""
+    seeds, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *a, **k: seeds.append(k["seed"]) or fit(*a, **k))
+    return seeds

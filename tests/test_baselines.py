@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ftlib import benchmarks, models, training
+from ftlib import benchmarks, experiments, models, training
 from ftlib.baselines import pseudo_split
-from ftlib.benchmarks import ClassSplit, ImageSet
-from ftlib.core import Domain, seeded
-from ftlib.experiments import METHODS, Experiment, Run, run
+from ftlib.core import ClassSplit, Domain, ImageSet, Outputs, seeded
+from ftlib.experiments import METHODS, Experiment, run
+from ftlib.runs import Run
 from ftlib.store import Store
-from ftlib.training import Outputs, Recipe, fit, predict
+from ftlib.training import Recipe, fit, predict
 
 DATA = {"classes": 8, "source_per_class": 8, "target_per_class": 8, "test_per_class": 2}
 TINY = Recipe(epochs=1, batch_size=8)
@@ -44,7 +44,7 @@ def compute(get) -> Callable[[Experiment], dict[str, Tensor]]:
 
     def arrays(experiment: Experiment) -> dict[str, Tensor]:
         parents = [get(parent).build() for parent in experiment.parents]
-        return METHODS[experiment.method](experiment, *parents, **experiment.options)[0]
+        return METHODS[experiment.method](experiments._task(experiment), *parents, **experiment.options)[0]
 
     return arrays
 
@@ -230,7 +230,7 @@ def test_masked_training_does_not_see_the_absent_rows(get):
     with torch.no_grad():
         models.head(source).weight[ABSENT] += 5.0
         models.head(source).bias[ABSENT] -= 50.0
-    found, expected = weights(METHODS["masked"](masked, source)[0]), get(masked).state
+    found, expected = weights(METHODS["masked"](experiments._task(masked), source)[0]), get(masked).state
     for name, value in expected.items():
         rows = SEEN if name.startswith("head.fc.") else slice(None)
         assert torch.equal(found[name][rows] if value.ndim else found[name], value[rows] if value.ndim else value)

@@ -14,7 +14,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from ftlib import benchmarks, experiments, models, provenance, training
+from ftlib import benchmarks, core, experiments, models, training
+from ftlib import store as store_module
 from ftlib.benchmarks import glyphs
 from ftlib.experiments import Experiment, grid, run
 from ftlib.store import Store
@@ -24,14 +25,6 @@ DATA = {"classes": 8, "source_per_class": 8, "target_per_class": 6, "test_per_cl
 TINY = Recipe(epochs=1, batch_size=8)
 BASE = Experiment("glyphs/print-neon", "test_byobnet", "finetune", TINY, pretraining=TINY, data=DATA)
 OTHERS = [replace(BASE, benchmark="glyphs/print-chalk"), replace(BASE, method="pretrained")]  # of the same source
-
-
-@pytest.fixture
-def trainings(monkeypatch) -> list[int]:
-    """The seed of every training that takes place in this process."""
-    seeds, fit = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda *a, **k: seeds.append(k["seed"]) or fit(*a, **k))
-    return seeds
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +106,10 @@ def edited(monkeypatch):
         changed, n = re.subn(pattern, replacement, read(module), count=1)
         assert n == 1
         monkeypatch.setattr(inspect, "getsource", lambda m: changed if m is module else read(m))
-        provenance._hash_of_module.cache_clear()
+        store_module._hash_of.cache_clear()
 
     yield edit
-    provenance._hash_of_module.cache_clear()
+    store_module._hash_of.cache_clear()
 
 
 def test_a_change_of_a_baseline_changes_the_keys_of_baselines_alone(edited):
@@ -141,9 +134,11 @@ def test_comments_docstrings_and_layout_do_not_change_the_key(edited):
         (training, r"zero_grad\(\)", "zero_grad(set_to_none=False)"),
         (training, r"0\.5 \* \(1", "0.6 * (1"),
         (models, r"255 \* std", "256 * std"),
-        (experiments.methods, r"torch\.tensor\(split\.seen\)", "target.train.labels"),
+        (experiments.methods, r"torch\.tensor\(task\.split\.seen\)", "train.labels"),
+        (experiments._task, r"split_classes", "split_images"),
+        (benchmarks, r"OF_TARGET = ", "OF_TARGETS = "),
         (glyphs, r"SIZE = 32", "SIZE = 33"),
-        (benchmarks.core, r"__len__", "__size__"),
+        (core, r"__len__", "__size__"),
     ],
 )
 def test_a_change_of_the_code_behind_a_result_changes_the_key(edited, module, pattern, replacement):
@@ -162,11 +157,11 @@ def test_an_edit_while_python_runs_does_not_change_the_key(monkeypatch):
 def test_the_code_reads_the_same_in_a_python_whose_syntax_has_more_fields():
     """Python 3.12 gave functions a list of type parameters, and a store outlives an interpreter."""
     tree = ast.parse("def f(x): return x")
-    before = provenance._plain(tree)
+    before = store_module._plain(tree)
     function = tree.body[0]
     function._fields = (*function._fields, "type_parameters")
     function.type_parameters = []
-    assert provenance._plain(tree) == before
+    assert store_module._plain(tree) == before
 
 
 # ---------------------------------------------------------------------------------------- the source
@@ -279,7 +274,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "finetuning"}, r"unknown method 'finetuning': expected one of pretrain, pretrained, finetune"),
+        ({"method": "finetuning"}, r"unknown method 'finetuning': expected one of pretrain, pretrained, adabn, fine"),
         ({"benchmark": "glyph/print-neon"}, r"unknown benchmark 'glyph/print-neon'"),
         ({"benchmark": "glyphs/print-oil"}, "oil"),
         ({"data": {"clases": 3}}, "clases"),

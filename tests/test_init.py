@@ -1,11 +1,16 @@
-"""Importing ftlib prepares torch and timm, and keeps its hands off what works already."""
+"""Importing ftlib prepares torch and timm, its modules import in one direction, and the pure wing imports no model."""
 
+import ast
 import importlib.util
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
+
+import ftlib
 
 missing = importlib.util.find_spec("torchvision") is None
 needs_torchvision = pytest.mark.skipif(missing, reason="no torchvision installed")
@@ -40,3 +45,62 @@ def test_the_cublas_workspace_is_fixed_unless_the_user_chose_one():
     code = "import os, ftlib; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     assert python(code) == ":4096:8"
     assert python(code, CUBLAS_WORKSPACE_CONFIG=":16:8") == ":16:8"
+
+
+# ---------------------------------------------------------------------------------------- who imports whom
+
+ROOT = Path(ftlib.__file__).parent
+LEFT = {  # a module to all that it may import, besides what those may
+    "core": (), "checks": ("core",), "metrics": ("checks",),
+    "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",),
+    "models": ("core",), "training": ("models",), "methods": ("training",), "baselines": ("methods",),
+    "benchmarks": ("core", "store"), "store": ("core",), "runs": ("store", "models"), "pools": ("store",),
+    "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "runs", "sweeps"),
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ftlib under its dotted name."""
+    parts = {path: path.relative_to(ROOT.parent).with_suffix("").parts for path in ROOT.rglob("*.py")}
+    return {".".join(p for p in names if p != "__init__"): path for path, names in parts.items()}
+
+
+def imported(name: str, known: dict[str, Path]) -> set[str]:
+    """The modules of ftlib that a module imports, in functions and for types alone too."""
+    found, package = set(), name if known[name].name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(known[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*parent, *([node.module] if node.module else [])])
+            parts = {f"{base}.{alias.name}" for alias in node.names}
+            found |= (parts & known.keys()) | ({base} if parts - known.keys() else set())
+    return found & known.keys() - {name, "ftlib"}
+
+
+def test_modules_import_in_no_circle():
+    known = modules()
+    assert len(known) > 30
+    order = list(TopologicalSorter({name: imported(name, known) for name in known}).static_order())  # or CycleError
+    assert order.index("ftlib.core") < order.index("ftlib.methods") < order.index("ftlib.experiments")
+
+
+def test_arrows_point_left_and_never_into_the_book():
+    known = modules()
+    reach: dict[str, set[str]] = {}
+    for name, nexts in ((n, LEFT[n]) for n in TopologicalSorter(LEFT).static_order()):
+        reach[name] = set(nexts).union(*(reach[n] for n in nexts))
+    for name in known:
+        room = name.split(".")[1] if "." in name else ""
+        if room in LEFT:
+            rooms = {other.split(".")[1] for other in imported(name, known)} - {room}
+            assert rooms <= reach[room], f"{name} imports {rooms - reach[room]}"
+        elif room != "book":
+            assert not {other for other in imported(name, known) if other.startswith("ftlib.book")}, name
+
+
+@pytest.mark.parametrize("name", ["metrics", "calibration", "reliability", "analysis", "book.claims", "book.estimates"])
+def test_the_pure_wing_loads_no_image_model_or_plotting_library(name):
+    heavy = ("timm", "matplotlib", "PIL", "sklearn", "torchvision", "pandas")
+    assert python(f"import sys, ftlib.{name}; print([m for m in {heavy} if m in sys.modules])") == "[]"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +13,8 @@ import torch
 
 from ftlib import benchmarks, models, training
 from ftlib.calibration import apply, fold_gamma
-from ftlib.experiments import Experiment, Run, run
+from ftlib.experiments import Experiment, run
+from ftlib.runs import Run
 from ftlib.store import Store
 from ftlib.training import Recipe, predict
 
@@ -159,3 +163,27 @@ def test_gamma_is_folded_into_a_cosine_classifier(get):
     torch.testing.assert_close(served, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(served.argmax(1), expected.argmax(1))
     assert not torch.equal(served.argmax(1), result.test.logits.argmax(1))
+
+
+# ---------------------------------------------------------------------------------------- a folder alone
+
+
+def test_a_run_opens_from_its_folder_after_the_code_that_wrote_it_has_changed(get, tmp_path):
+    """In a process that has neither experiments nor methods, from a copy outside of any store."""
+    result = get(HELD)
+    copy = shutil.copytree(result.path, tmp_path / "given-to-a-friend")
+    program = f"""if 1:
+        import sys
+        gone = ("experiments", "methods", "baselines", "sweeps", "pools", "benchmarks")
+        sys.modules |= dict.fromkeys(("ftlib." + name for name in gone), None)
+        from pathlib import Path
+        from ftlib.runs import Run
+        run = Run(Path({str(copy)!r}))
+        print(run.key, run.spec["method"], run.log["seconds"] > 0, len(run.held_out.logits), run.split.seen)
+        print(run.build().num_classes, sorted(run.history), run.old_head(run.test.features).shape[1])
+    """
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [
+        f"given-to-a-friend finetune True 8 {SPLIT.seen}",
+        "8 ['bias', 'epoch', 'logits', 'loss', 'weight'] 8",
+    ]

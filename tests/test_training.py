@@ -389,6 +389,46 @@ def test_batch_norm_takes_the_statistics_that_the_recipe_names(blobs, mode):
     torch.testing.assert_close(log.losses[0], F.cross_entropy(model(images), labels).detach())
 
 
+def batch_norms(model: torch.nn.Module) -> list[torch.nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize(("images", "parts"), [(96, 6), (40, 2), (10, 1)])
+def test_reset_statistics_are_the_plain_average_over_batches(blobs, images, parts):
+    """Brute force: what each batch norm is given, when all of them go by the batch and nothing else is in training."""
+    data, recipe = ImageSet(blobs.images[:images], blobs.labels[:images]), Recipe(batch_size=16, size=24)
+    model, plain = trained(blobs), trained(blobs).eval()
+    training.reset_statistics(model, data, recipe, seed=3)
+    given: list[list[torch.Tensor]] = [[] for _ in batch_norms(plain)]
+    for norm, into in zip(batch_norms(plain), given, strict=True):
+        norm.train().register_forward_pre_hook(lambda _, x, into=into: into.append(x[0].transpose(0, 1).flatten(1)))
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(3))
+    scale, shift = models.normalisation(plain, torch.device("cpu"))
+    with torch.no_grad():
+        for index in order.chunk(parts):
+            plain(data.images[index][:, :, 4:28, 4:28] * scale + shift)
+    for norm, inputs in zip(batch_norms(model), given, strict=True):
+        assert len(inputs) == parts
+        torch.testing.assert_close(norm.running_mean, sum(x.mean(1) for x in inputs) / parts, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(norm.running_var, sum(x.var(1) for x in inputs) / parts, rtol=1e-3, atol=1e-4)
+
+
+def test_reset_statistics_changes_no_weight_and_leaves_momentum_and_mode_as_they_were(blobs):
+    model = trained(blobs)
+    weights, momenta = [p.clone() for p in model.parameters()], [norm.momentum for norm in batch_norms(model)]
+    training.reset_statistics(model, blobs, SMALL, seed=0)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), weights, strict=True))
+    assert [norm.momentum for norm in batch_norms(model)] == momenta
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_network_without_batch_norm_has_no_statistics_to_reset(blobs):
+    model = models.build("test_vit", 4, options=VIT)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    training.reset_statistics(model, blobs, SMALL, seed=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 # ---------------------------------------------------------------------------------------- another loss, and its course
 
 
