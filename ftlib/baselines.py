@@ -1,12 +1,12 @@
 """What else one could have done with the same pre-trained model: each a method like those of `ftlib.methods`.
 
-    oracle         train on target images of all classes: what the absent classes' images would have been worth
-    masked         cross-entropy over the seen logits alone, the absent rows of the head left untouched
-    frozen_head    train the backbone, keep the pre-trained head
-    linear_probe   train the head, keep the pre-trained backbone
-    wise           interpolate between the pre-trained and the fine-tuned weights
-    lolsgd         leave-out local SGD: average models that each saw some of the classes
-    fold           one pseudo-split of the seen classes, for pseudo cross-validation (PCV)
+oracle         train on target images of all classes: what the absent classes' images would have been worth
+masked         cross-entropy over the seen logits alone, the absent rows of the head left untouched
+frozen_head    train the backbone, keep the pre-trained head
+linear_probe   train the head, keep the pre-trained backbone
+wise           interpolate between the pre-trained and the fine-tuned weights
+lolsgd         leave-out local SGD: average models that each saw some of the classes
+fold           one pseudo-split of the seen classes, for pseudo cross-validation (PCV)
 """
 
 from __future__ import annotations
