@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ftlib.book.estimates import estimate
+import numpy as np
+from scipy.special import stdtr
 
-if TYPE_CHECKING:
-    pass
+from ftlib.book.estimates import estimate, number
 
+# The findings of Mai et al.; every other claim is the book's own.
+PAPER = frozenset({
+    "absent-drop", "seen-gain", "absent-kept-within", "ncm-absent-gain", "ncm-seen-gain", "ausuc-gain", "logit-gap",
+    "gamma-restores", "alg-restores", "pcv-restores", "calibrated-beats-lolsgd", "calibrated-near-oracle-training",
+    "seen-norms-grow-more", "absent-updates-align", "absent-order-kept", "feature-shift-aligned",
+    "toy-absent-features", "sgd-robust", "small-steps-match-sgd", "cosine-equals-fc", "full-beats-frozen-head",
+    "full-beats-linear-probe", "failure-crossing",
+})  # fmt: skip
 SYMBOLS = {"replicates": "✓", "contradicts": "✗", "inconclusive": "~", "reported": "·"}
 
 
@@ -35,6 +43,11 @@ class Claim:
     within: float | None
     verdict: str
 
+    @property
+    def paper(self) -> bool:
+        """Whether this is a finding of the paper's, and not the book's own."""
+        return self.id in PAPER
+
     def fact(self) -> str:
         """The line that a checked cell prints: "absent-drop: replicates"."""
         return f"{self.id}: {self.verdict}"
@@ -50,17 +63,28 @@ class Claim:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Claim:
         bounds = {"low": -math.inf, "high": math.inf}
-        values = {f.name: data[f.name] for f in fields(cls)}
+        values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
         return cls(**values | {k: inf for k, inf in bounds.items() if values[k] is None})
 
+    def written(self, x: float, sign: str = "") -> str:
+        """A number in the claim's unit: points with one decimal, others to two digits of the interval's half-width."""
+        if self.unit == "points":
+            return number(x, f"{sign}.1f")
+        width = (self.high - self.low) / 2 if self.n > 1 else abs(self.mean)
+        decimals = 1 - math.floor(math.log10(width)) if width > 0 else 2
+        return number(x, f"{sign}.{min(max(decimals, 0), 4)}f")
+
     def _repr_markdown_(self) -> str:
-        digits = ".1f" if self.unit == "points" else ".3g"
-        interval = f"95 % interval [{self.low:{digits}}, {self.high:{digits}}]" if self.n > 1 else "no interval"
-        bound = f"within ±{self.within:g}" if self.within is not None else f"above {self.at_least:g}"
+        low, mean, high = map(self.written, (self.low, self.mean, self.high))
+        interval = f"95 % interval [{low}, {high}]" if self.n > 1 else "no interval"
+        if self.at_least is None:
+            bound = f"within ±{self.within:g}"
+        else:
+            bound = f"above {self.at_least:g}" if self.at_least >= 0 else f"no worse than by {-self.at_least:g}"
         asked = "" if self.verdict == "reported" else f" · expected {bound}"
         return (
             f"> **{SYMBOLS[self.verdict]} {self.verdict}** — {self.statement}  \n"
-            f"> {self.mean:{digits}} {self.unit}, {interval}, n = {self.n}{asked} · `{self.id}`"
+            f"> {mean} {self.unit}, {interval}, n = {self.n}{asked} · `{self.id}`"
         )
 
 
@@ -84,14 +108,16 @@ def check(
         In ``unit``; "points" are points of accuracy, so fractions times 100. A label (pair, seed) is written
         "print-neon, seed 0", and if all labels are such, the seeds are the groups unless others are given.
     at_least : float
-        "replicates" if the whole interval is above, "contradicts" if it is wholly below.
+        "replicates" if the whole interval is above, "contradicts" if it is wholly below. A negative bound asks for
+        non-inferiority: −1 says "no worse than by 1".
     within : float, optional
         Equivalence instead: "replicates" if the interval is inside ±within, "contradicts" if wholly outside.
     groups : mapping from label to group, or a group for each effect, optional
         Effects that share a pre-trained model (one seed) are not independent: taken one by one they would make the
         interval too narrow. Effects of a group are averaged first and the interval runs over the n groups.
     judged : bool
-        False gives the verdict "reported".
+        False gives the verdict "reported", which one repetition alone has anyway: effects that cannot be negative,
+        such as those of the best γ, prove nothing.
 
     Raises
     ------
@@ -112,9 +138,9 @@ def check(
     if within is not None and (at_least != 0 or not within > 0):
         raise ValueError(f"claim {id!r}: within={within} must be positive and excludes at_least={at_least}")
 
-    repetitions = _average_groups(id, pairs, groups)
+    repetitions = _repetitions(id, pairs, groups)
     e = estimate(r["effect"] for r in repetitions)
-    if not judged:
+    if not judged or e.n == 1:
         verdict = "reported"
     elif e.low > at_least if within is None else -within < e.low and e.high < within:
         verdict = "replicates"
@@ -126,7 +152,7 @@ def check(
     return Claim(id, statement, unit, repetitions, e.n, e.mean, e.low, e.high, bound, within, verdict)
 
 
-def _average_groups(id: str, pairs: list[tuple[str, float]], groups: Any) -> list[dict[str, Any]]:
+def _repetitions(id: str, pairs: list[tuple[str, float]], groups: Any) -> list[dict[str, Any]]:
     if groups is None:
         return [{"effect": value, "of": label} for label, value in pairs]
     if not isinstance(groups, Mapping):
@@ -142,3 +168,34 @@ def _average_groups(id: str, pairs: list[tuple[str, float]], groups: Any) -> lis
     if len(parts) == len(pairs):
         return [{"effect": value, "of": label} for label, value in pairs]
     return [{"effect": sum(p.values()) / len(p), "of": group, "parts": p} for group, p in parts.items()]
+
+
+def p_value(claim: Claim) -> float:
+    """Of the Student-t test behind a verdict: below 0.05 exactly where the 95 % interval decides, either way.
+
+    Twice the smaller tail; for an equivalence, whose sides must both be met, twice the larger of two.
+    """
+    effects = np.array([repetition["effect"] for repetition in claim.effects])
+    error = effects.std(ddof=1) / math.sqrt(len(effects))
+
+    def tail(distance: float) -> float:
+        """How probable a mean so far above its bound is, if the truth lies at the bound."""
+        return float(stdtr(len(effects) - 1, -distance / error)) if error > 0 else (1 - np.sign(distance)) / 2
+
+    if claim.at_least is not None:
+        return 2 * min(tail(claim.mean - claim.at_least), tail(claim.at_least - claim.mean))
+    assert claim.within is not None
+    over, under = claim.mean - claim.within, claim.mean + claim.within
+    return 2 * min(max(tail(-over), tail(under)), tail(over), tail(-under))
+
+
+def holm(claims: Iterable[Claim], level: float = 0.05) -> list[Claim]:
+    """Those judged claims whose verdict stands with all asked at once: a false one in at most ``level`` of such lists.
+
+    Holm (1979): in the order of their p-values, the i-th of m (from 0) must be at most level/(m − i).
+    """
+    judged = sorted((claim for claim in claims if claim.verdict != "reported"), key=p_value)
+    for i, claim in enumerate(judged):
+        if p_value(claim) > level / (len(judged) - i):
+            return judged[:i]
+    return judged

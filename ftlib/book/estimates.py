@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,22 @@ import numpy as np
 from scipy.special import stdtrit
 
 
+def number(x: float, spec: str = ".1f") -> str:
+    """A number as pages write it: "−1.2", and "0.0" for what rounds to it from either side."""
+    return tidy(format(x, spec))
+
+
+def tidy(text: str) -> str:
+    """A text whose numbers have real minus signs, and no sign before a zero; "print-neon" and "1e-3" stay."""
+    unsigned_zeros = re.sub(r"(?<![\w.])[+-](?=0(\.0*)?(?![\d.]))", "", text)
+    return re.sub(r"(?<![\w.])-(?=\d|inf\b)", "\N{MINUS SIGN}", unsigned_zeros)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its 95 % Student-t interval over n independent repetitions; ±inf for n = 1.
 
-    ``f"{estimate:.2f}"`` formats mean and half-width alike; ``str`` takes one decimal: "57.1 ± 1.2".
+    ``f"{estimate:+.2f}"`` formats both, the sign is the mean's alone; ``str`` takes one decimal: "57.1 ± 1.2".
     """
 
     mean: float
@@ -24,9 +36,10 @@ class Estimate:
     n: int
 
     def __format__(self, spec: str) -> str:
+        mean = number(self.mean, spec or ".1f")
         if self.n == 1:
-            return f"{self.mean:{spec or '.1f'}} (n = 1)"
-        return f"{self.mean:{spec or '.1f'}} ± {(self.high - self.low) / 2:{spec or '.1f'}}"
+            return f"{mean} (n = 1)"
+        return f"{mean} ± {number((self.high - self.low) / 2, spec.lstrip('+') or '.1f')}"
 
     def __str__(self) -> str:
         return format(self, "")
@@ -40,11 +53,11 @@ def estimate(values: Iterable[float]) -> Estimate:
     ValueError
         No values, or one that is not finite.
     """
-    values = np.array([float(v) for v in values])
-    if len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError(f"values {values.tolist()}: an estimate needs at least one, all finite")
-    n, mean = len(values), float(values.mean())
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    sample = np.array([float(v) for v in values])
+    if len(sample) == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"values {sample.tolist()}: an estimate needs at least one, all finite")
+    n, mean = len(sample), float(sample.mean())
+    half = float(stdtrit(n - 1, 0.975) * sample.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -66,10 +79,11 @@ def over_seeds(values: Mapping[tuple[str, int], float]) -> Estimate:
 
 def percent(x: float | Estimate, digits: int = 1) -> str:
     """A fraction, or an estimate of one, for a sentence: "57.1 %", "57.1 ± 1.2 %"."""
-    if isinstance(x, Estimate):
-        x = Estimate(100 * x.mean, 100 * x.low, 100 * x.high, x.n)
-        return f"{x:.{digits}f} %" if x.n > 1 else f"{x.mean:.{digits}f} % (n = 1)"
-    return f"{100 * x:.{digits}f} %"
+    if not isinstance(x, Estimate):
+        return f"{number(100 * x, f'.{digits}f')} %"
+    if x.n == 1:
+        return f"{percent(x.mean, digits)} (n = 1)"
+    return f"{Estimate(100 * x.mean, 100 * x.low, 100 * x.high, x.n):.{digits}f} %"
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         rule = [":--", *["--:"] * (len(self.header) - 1)]
-        lines = ([str(cell).replace("|", "\\|") for cell in row] for row in (self.header, rule, *self.rows))
+        lines = ([tidy(str(cell)).replace("|", "\\|") for cell in row] for row in (self.header, rule, *self.rows))
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

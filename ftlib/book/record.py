@@ -115,8 +115,8 @@ def _plain(value: Any, name: str) -> Any:
     """Plain JSON values, floats with 6 significant digits, what is not finite as None."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    if hasattr(value, "tolist"):  # NumPy and torch, scalars and arrays
-        value = value.tolist()
+    if tolist := getattr(value, "tolist", None):  # NumPy and torch, scalars and arrays
+        value = tolist()
     if isinstance(value, Mapping):
         return {str(k): _plain(v, f"{name}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
