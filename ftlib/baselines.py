@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ftlib import models, training
 from ftlib.core import ClassSplit, ImageSet, seeded, whole
-from ftlib.methods import Result, Task, adapt, finetune, hold_out, judged, outputs, weights
+from ftlib.methods import Result, Task, adapt, finetune, hold_out, judged, keep_back, outputs, weights
 from ftlib.training import FitLog
 
 
@@ -34,8 +34,9 @@ def oracle(task: Task, model: nn.Module) -> Result:
     return adapt(replace(task, recipe=same_budget), model, task.domain.train)
 
 
-def masked(task: Task, model: nn.Module) -> Result:
+def masked(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Cross-entropy over the logits of S only; the head's absent rows stay as they were, weight decay included."""
+    images, held_out = keep_back(task, holdout)
     device = next(model.parameters()).device
     seen, absent = (torch.tensor(side, device=device) for side in (task.split.seen, task.split.absent))
     place = torch.zeros(model.num_classes, dtype=torch.int64, device=device)
@@ -51,20 +52,21 @@ def masked(task: Task, model: nn.Module) -> Result:
         for parameter, values in zip(rows, start, strict=True):
             parameter[absent] = values
 
-    return adapt(task, model, task.seen, loss=loss, after_step=restore)
+    arrays, log = adapt(task, model, images, loss=loss, after_step=restore)
+    return arrays | held_out, log
 
 
-def frozen_head(task: Task, model: nn.Module) -> Result:
+def frozen_head(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Train the backbone below the pre-trained head."""
     models.head(model).requires_grad_(False)
-    return finetune(task, model)
+    return finetune(task, model, holdout=holdout)
 
 
-def linear_probe(task: Task, model: nn.Module) -> Result:
+def linear_probe(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Train the head on the pre-trained backbone, its batch norm in evaluation mode."""
     model.requires_grad_(False)
     models.head(model).requires_grad_(True)
-    return finetune(replace(task, recipe=replace(task.recipe, batch_norm="eval")), model)
+    return finetune(replace(task, recipe=replace(task.recipe, batch_norm="eval")), model, holdout=holdout)
 
 
 def wise(task: Task, before: nn.Module, after: nn.Module, *, alpha: float = 0.5) -> Result:
@@ -85,6 +87,8 @@ def lolsgd(
     classes: float = 0.5,
     local_steps: int = 8,
     distill: float = 0.0,
+    budget: str = "total",
+    holdout: float = 0.0,
 ) -> Result:
     """Leave-out local SGD (our re-implementation of Tu et al., NeurIPS 2023, who published no code).
 
@@ -95,17 +99,25 @@ def lolsgd(
     classes : float
         Share of the seen classes, drawn anew for each copy and round, that a copy trains on.
     local_steps : int
-        Steps of each copy in a round. There are as many whole rounds, at least one, as bring the steps of all copies
-        nearest to those that fine-tuning takes.
+        Steps of each copy in a round. Its optimizer starts anew: no momentum is carried from round to round.
     distill : float
         Weight of the cross-entropy from the pre-trained model's softmax over the absent logits to the model's own.
+    budget : "total" or "sequential"
+        What is as many as the steps of fine-tuning, to the nearest number of whole rounds, at least one: the steps of
+        all copies together, or those of each copy, which follow one another; that costs ``copies`` times as much.
+    holdout : float
+        As for `ftlib.methods.finetune`.
     """
-    images = task.seen.to(next(model.parameters()).device)
+    images, held_out = keep_back(task, holdout)
+    images = images.to(next(model.parameters()).device)
     split, recipe, rng = task.split, task.recipe, seeded(task.seed, "lolsgd")
     per_copy = max(1, round(classes * len(split.seen)))
     if not 0 < classes <= 1 or distill < 0:
         raise ValueError(f"classes={classes}, distill={distill}: expected a share in (0, 1] and a weight of 0 or more")
-    round_steps = whole("copies", copies, 1) * whole("local_steps", local_steps, 1)
+    if budget not in ("total", "sequential"):
+        raise ValueError(f"budget={budget!r}: expected 'total' or 'sequential'")
+    together = whole("copies", copies, 1) if budget == "total" else 1
+    round_steps = together * whole("local_steps", local_steps, 1)
     rounds = max(1, round(recipe.steps_for(len(images)) / round_steps))
     local = replace(recipe, steps=local_steps, evaluations=0)
     absent = torch.tensor(split.absent, device=images.labels.device)
@@ -132,7 +144,7 @@ def lolsgd(
     seconds = sum(log.seconds for log in logs)
     count = sum(log.images_per_second * log.seconds for log in logs)
     log = FitLog(torch.cat([log.losses for log in logs]), seconds, count / seconds)
-    return judged(task, model) | {"history/loss": log.losses} | weights(model), log
+    return judged(task, model) | {"history/loss": log.losses} | held_out | weights(model), log
 
 
 def fold(task: Task, model: nn.Module, *, fold: int, holdout: float = 0.2) -> Result:

@@ -58,13 +58,11 @@ def adabn(task: Task, model: nn.Module) -> Result:
 def finetune(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Fine-tune all of the classifier on images of seen classes, with cross-entropy over all logits.
 
-    A share ``holdout`` of each seen class's images is kept out of training, for estimators that want such images.
+    A share ``holdout`` of each seen class's images is kept out of training, for choices and estimators that want such.
     """
-    train = task.domain.train
-    index = torch.isin(train.labels, torch.tensor(task.split.seen)).nonzero()[:, 0]
-    kept, held_out = hold_out(train, index, holdout, task.seed)
-    arrays, log = adapt(task, model, ImageSet(train.images[kept], train.labels[kept]))
-    return arrays | ({"split/held_out": held_out} if holdout else {}), log
+    images, held_out = keep_back(task, holdout)
+    arrays, log = adapt(task, model, images)
+    return arrays | held_out, log
 
 
 def adapt(task: Task, model: nn.Module, images: ImageSet, **how: Any) -> Result:
@@ -79,6 +77,14 @@ def adapt(task: Task, model: nn.Module, images: ImageSet, **how: Any) -> Result:
     log = training.fit(model, images, task.recipe, seed=task.seed, evaluate=evaluate, **how)
     history = {f"history/{name}": torch.stack([s[name] for s in snapshots]) for name in (snapshots or [{}])[0]}
     return judged(task, model) | history | {"history/loss": log.losses} | weights(model), log
+
+
+def keep_back(task: Task, share: float) -> tuple[ImageSet, dict[str, Tensor]]:
+    """The seen images less a share of each class, and where that share lies, as a Run keeps it; nothing for 0."""
+    train = task.domain.train
+    index = torch.isin(train.labels, torch.tensor(task.split.seen)).nonzero()[:, 0]
+    kept, held_out = hold_out(train, index, share, task.seed)
+    return ImageSet(train.images[kept], train.labels[kept]), {"split/held_out": held_out} if share else {}
 
 
 def hold_out(images: ImageSet, index: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -387,6 +387,19 @@ def test_all_steps_of_all_copies_add_up_to_those_of_fine_tuning(get, recipe, cop
     assert len(found.history["loss"]) == expected
 
 
+def test_with_a_sequential_budget_every_copy_takes_the_steps_of_fine_tuning(get):
+    recipe, options = replace(HOT, steps=8), {"copies": 3, "local_steps": 4, "budget": "sequential"}
+    assert len(get(replace(of("lolsgd", **options), recipe=recipe)).history["loss"]) == 3 * 8
+
+
+@pytest.mark.parametrize("method", ["masked", "frozen_head", "linear_probe", "lolsgd"])
+def test_what_is_held_out_is_not_trained_on_whatever_the_method(compute, fits, method):
+    arrays = compute(of(method, holdout=0.25))
+    held_out = {image.numpy().tobytes() for image in TARGET.train.images[arrays["split/held_out"]]}
+    assert held_out
+    assert not any(image.numpy().tobytes() in held_out for images, _ in fits for image in images.images)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -396,6 +409,7 @@ def test_all_steps_of_all_copies_add_up_to_those_of_fine_tuning(get, recipe, cop
         ({"classes": 0.0}, r"classes=0\.0, .*: expected a share in \(0, 1\]"),
         ({"classes": 1.5}, r"classes=1\.5, .*: expected a share in \(0, 1\]"),
         ({"distill": -1.0}, r"distill=-1\.0: .*a weight of 0 or more"),
+        ({"budget": "all"}, r"budget='all': expected 'total' or 'sequential'"),
     ],
 )
 def test_what_leave_out_local_sgd_cannot_do_is_named(compute, options, message):

@@ -209,7 +209,7 @@ def test_the_parents_are_computed_once_and_in_their_order(trainings, shared):
     ("method", "options", "message"),
     [
         ("finetune", {"alpha": 1}, r"finetune has no option alpha; it has holdout"),
-        ("lolsgd", {"copy": 2}, r"lolsgd has no option copy; it has copies, classes, local_steps, distill"),
+        ("lolsgd", {"copy": 2}, r"lolsgd has no option copy; it has copies, classes, .*, budget, holdout"),
         ("oracle", {"holdout": 0.1}, r"oracle has no option holdout; it has none"),
         ("fold", {"holdout": 0.1, "model": 3}, r"fold has no option model; it has fold, holdout"),
     ],
