@@ -63,6 +63,15 @@ class Record:
         _write(path, text.encode() + b"\n")
         return path
 
+    def finish(self, texts: Mapping[str, str], runs: Iterable[Any] = (), **extra: Any) -> None:
+        """Keep what the page says, `save`, and hand the texts to the page's sentences (``{glue:text}``)."""
+        from myst_nb import glue
+
+        self.values |= texts
+        self.save(runs, **extra)
+        for name, text in texts.items():
+            glue(name, text, display=False)
+
     def elsewhere(self) -> dict[str, dict[str, Any]]:
         """Profile to values: what this chapter recorded under the other profiles that are published for readers."""
         return {

@@ -128,16 +128,11 @@ class Study:
         return counts
 
     def finish(self, texts: Mapping[str, str], **extra: Any) -> None:
-        """Keep what the page says, write the record, and hand the texts to the page's sentences."""
-        from myst_nb import glue
-
-        self.record.values |= texts
+        """`ftlib.book.record.Record.finish` with all runs that were asked for, and what they share."""
         told = {"seeds": self.seeds, "benchmarks": self.benchmarks, "backbone": self.common.get("backbone")}
         if left := self.left_out():
             told["left_out"] = left
-        self.record.save(self.used.values(), **told | extra)
-        for name, text in texts.items():
-            glue(name, text, display=False)
+        self.record.finish(texts, self.used.values(), **told | extra)
 
 
 def nearest_to_mean(column: pd.Series) -> Key:
