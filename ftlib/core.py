@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -249,3 +251,23 @@ def split_pair(pair: str, domains: Sequence[str]) -> tuple[str, str]:
         why = "is ambiguous" if len(found) > 1 else "names one domain twice" if found else "is not a pair of domains"
         raise ValueError(f"{pair!r} {why}: expected SOURCE-TARGET of {', '.join(domains)}")
     return found[0]
+
+
+# --- files that a reader brings ---------------------------------------------------------------------------------------
+
+
+def find_data(name: str | Path) -> Path:
+    """A file or folder of the reader's: in ``$FTLIB_DATA``, then in the working directory; "~" is the home folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is in neither.
+    """
+    places = [Path(os.environ["FTLIB_DATA"]).expanduser()] if os.environ.get("FTLIB_DATA") else []
+    places.append(Path())
+    for place in places:
+        if (path := place / Path(name).expanduser()).exists():
+            return path
+    looked = ", ".join(str(place.resolve()) for place in places)
+    raise FileNotFoundError(f"no {str(name)!r} in {looked}: set FTLIB_DATA to the folder that holds it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ftlib.benchmarks import folder, load, load_domain, source_of
+from ftlib.benchmarks import folder, identity, load, load_domain, source_of
 
 RED = (200, 30, 30)
 
@@ -77,7 +78,7 @@ def test_a_second_load_decodes_nothing(root, monkeypatch):
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_a_damaged_cache_is_made_anew(root, tmp_path, damage):
     before = load_domain("folder:home/art", size=8).train.images
-    (cached,) = (tmp_path / "cache").iterdir()
+    (cached,) = (tmp_path / "cache").glob("*.npy")
     content = bytearray(cached.read_bytes())
     if damage == "cut":
         content = content[: len(content) // 2]
@@ -117,8 +118,9 @@ def test_files_that_are_not_images_are_named_and_counted_in_one_warning(root):
         domain = load_domain("folder:home/art", size=8)
     assert len(domain.train) == 21 and len(domain.test) == 9
     (message,) = (str(w.message) for w in caught)
-    assert message.startswith("3 files") and "hidden" not in message
-    assert all(name in message for name in ("notes.txt", "torn.jpg", "empty.png"))
+    assert message.endswith(
+        "files that are not images: 1 (cup/notes.txt); empty files: 1 (pan/empty.png); damaged images: 1 (pan/torn.jpg)"
+    )
 
 
 def test_an_empty_class_is_named_with_its_domain(root):
@@ -145,6 +147,41 @@ def test_a_missing_domain_is_answered_with_those_that_exist(root):
 def test_a_missing_root_names_the_places_that_were_searched(root, tmp_path):
     with pytest.raises(ValueError, match=rf"(?s)office.*{re.escape(str(tmp_path / 'data'))}"):
         load("folder:office/amazon-dslr")
+
+
+def test_an_identity_is_of_names_and_contents_wherever_they_lie(root, tmp_path):
+    before = identity("folder:home/art-real-world")
+    shutil.copytree(root, tmp_path / "data/elsewhere")  # other times
+    assert identity("folder:elsewhere/art-real-world") == before
+    assert before.split("+") == [identity("folder:home/art"), identity("folder:home/real-world")]
+
+
+@pytest.mark.parametrize("change", ["content", "name", "class", "more"])
+def test_another_image_is_another_identity(root, change):
+    before, path = identity("folder:home/art-real-world"), root / "real-world/cup/3.png"
+    if change == "content":
+        picture(path, seed=999)
+    elif change == "more":
+        picture(path.with_name("10.png"))
+    else:
+        path.rename(path.with_name("x.png") if change == "name" else root / "real-world/pan/x.png")
+    assert identity("folder:home/art-real-world") != before
+
+
+def test_an_identity_reads_no_file_twice(root, monkeypatch):
+    before = identity("folder:home/art")
+    monkeypatch.setattr(folder, "_digest", lambda *_: pytest.fail("read again"))
+    assert identity("folder:home/art") == before
+
+
+def test_images_that_are_not_here_have_no_identity(root):
+    for name in ("folder:gone/art", "folder:gone/art-real-world", "folder:home/clipart"):
+        with pytest.raises(FileNotFoundError):
+            identity(name)
+
+
+def test_drawn_images_need_no_identity():
+    assert identity("glyphs/print-neon", {"classes": 5}) == identity("digits/scan") == ""
 
 
 def test_copies_of_one_image_stay_on_one_side(root):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,7 @@ from . import digits, folder, glyphs
 
 __all__ = [
     "Benchmark", "ClassSplit", "Domain", "ImageSet",
-    "domain_names", "load", "load_domain", "load_target", "modules_of", "source_of",
+    "domain_names", "identity", "left_out", "load", "load_domain", "load_target", "modules_of", "source_of",
 ]  # fmt: skip
 
 FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder}
@@ -50,12 +51,9 @@ def load(name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **op
     ValueError
         Unknown family, domain or option, or a number out of range; the message names it and says what there is.
     """
+    target, split = load_target(name, seed, seen, **options)
     source_name, source_options = source_of(name, options)
     source = load_domain(source_name, seed, **source_options)
-    target, split = load_target(name, seed, seen, **options)
-    if target.class_names != source.class_names:
-        only = sorted(set(source.class_names) ^ set(target.class_names))
-        raise ValueError(f"{name}: the classes {', '.join(only)} are missing in one of the two domains")
     return Benchmark(name, source.class_names, split, source.train, source.test, target.train, target.test)
 
 
@@ -70,7 +68,10 @@ def load_target(
 ) -> tuple[Domain, ClassSplit]:
     """The target of a pair and its class split, without the cost of the source."""
     family, rest = _family(name)
-    target = _load(family, family.split_pair(rest)[1], seed, "target", options)
+    source_name, target_name = family.split_pair(rest)
+    if family is folder:
+        folder.check_pair(source_name, target_name)
+    target = _load(family, target_name, seed, "target", options)
     return target, split_classes(len(target.class_names), seed, seen)
 
 
@@ -86,6 +87,35 @@ def domain_names(name: str) -> tuple[str, str]:
     family, rest = _family(name)
     source, target = (part.rsplit("/", 1)[-1] for part in family.split_pair(rest))
     return source, target
+
+
+def identity(name: str, data: Mapping[str, Any] | None = None) -> str:
+    """What a pair's or a domain's images are, beyond its name: "" where they are drawn, else a digest of their files.
+
+    ``data``, the options of the benchmark, are not part of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        The images are not here.
+    """
+    family, rest = _family(name)
+    return "+".join(folder.identity(part) for part in folder.parts_of(rest)) if family is folder else ""
+
+
+def left_out(name: str, data: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """How many files and folders of a pair or a domain take no part, by reason; `folder.report` has their names.
+
+    Empty where images are drawn, and where those of a run store are not here.
+    """
+    family, rest = _family(name)
+    counts: dict[str, int] = {}
+    with suppress(FileNotFoundError):
+        for part in folder.parts_of(rest) if family is folder else ():
+            for why, (count, _) in folder.report(part, (data or {}).get("size", folder.SIZE)).items():
+                counts[why] = counts.get(why, 0) + count
+    counts.pop(folder.POOLED, None)
+    return counts
 
 
 def modules_of(name: str) -> tuple[ModuleType, ...]:
@@ -114,8 +144,3 @@ def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[
         _drawn.clear()
         _drawn[asked] = domain
     return deepcopy(domain)  # its own, to write into
-
-
-def left_out(name: str, options: Mapping[str, Any]) -> dict[str, int]:
-    """How many files of a benchmark were passed over, by reason; none where images are drawn."""
-    return {}

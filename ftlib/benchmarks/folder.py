@@ -1,5 +1,8 @@
 """Photographs in folders, ROOT/<domain>/<class>/<image>, as Office-31, Office-Home, PACS and DomainNet are laid out.
 
+Folders are taken as they come: classes may have sub-folders, a domain may hold its classes in a folder of their own
+(Office-31's ``images``) or in ``train``, ``val`` and ``test``, which are put together. What takes no part is counted.
+
 A domain is decoded once, in parallel, into one array that is kept in the cache and read from there ever after.
 """
 
@@ -8,137 +11,412 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
+import unicodedata
 import uuid
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ftlib import core
-from ftlib.core import Domain, ImageSet, fingerprints, seeded, split_images, whole
+from ftlib.core import Domain, ImageSet, find_data, fingerprints, seeded, split_images, whole
+from ftlib.store import code_hash
+
+SIZE = 128  # pixels, height and width of an image
+SYSTEM = ("__MACOSX", "@eaDir", "lost+found")  # folders that computers make; hidden ones are left out as well
+LAYERS = ("train", "training", "val", "valid", "validation", "test", "testing")
+POOLED = "layers put together"
+LeftOut = dict[str, list[str]]  # why something takes no part: its names below the domain's folder
 
 
 def load_domain(
-    name: str, seed: int = 0, role: str = "source", *, size: int = 128, train_fraction: float = 0.7
+    name: str, seed: int = 0, role: str = "source", *, size: int = SIZE, train_fraction: float = 0.7
 ) -> Domain:
     """The images of ROOT/DOMAIN, shorter side scaled to ``size`` and the centre cut out, split within each class.
 
     Copies of one image stay on one side of the split, which is the same in either role. A relative ROOT is looked for
-    in ``$FTLIB_DATA``, then in the working directory.
+    in ``$FTLIB_DATA``, then in the working directory. What is left out is said in one warning; see `report`.
 
     Raises
     ------
     ValueError
         No such root or domain; a class without images, or without enough different ones to fill both sides.
     """
-    root, own_name = _root(name)
-    if own_name not in domains(root):
-        raise ValueError(f"no domain {own_name!r} in {root}: there are {', '.join(domains(root)) or 'none'}")
-    class_names = _class_names(root)
-    if missing := [c for c in class_names if not (root / own_name / c).is_dir()]:
-        raise ValueError(f"domain {own_name!r} of {root} has no class {', '.join(missing)}, which other domains have")
-    images, labels = decoded(root / own_name, class_names, whole("size", size, 1))
-    if empty := [c for i, c in enumerate(class_names) if i not in set(labels.tolist())]:
-        raise ValueError(f"domain {own_name!r} of {root} has no image of class {', '.join(empty)}")
-    rng = seeded(seed, "folder", own_name, "split")
-    sides = split_images(labels, fingerprints(images), train_fraction, rng, class_names)
-    return Domain(class_names, *(ImageSet(torch.from_numpy(images[s]), torch.from_numpy(labels[s])) for s in sides))
+    try:
+        listed = listing(name)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
+    images, labels, prints, left = decoded(listed, whole("size", size, 1))
+    said = "; ".join(f"{why}: {len(names)} ({_some(names)})" for why, names in left.items())
+    if empty := [c for i, c in enumerate(listed.class_names) if i not in set(labels.tolist())]:
+        raise ValueError(f"{listed.folder} has no image of class {', '.join(empty)}; {said or 'left out: nothing'}")
+    if said:
+        warnings.warn(f"{listed.folder}: {said}", stacklevel=4)
+    rng = seeded(seed, "folder", _nfc(name.rpartition("/")[2]), "split")
+    sides = split_images(labels, prints, train_fraction, rng, listed.class_names)
+    parts = (ImageSet(torch.from_numpy(images[side]), torch.from_numpy(labels[side])) for side in sides)
+    return Domain(listed.class_names, *parts)
 
 
 def split_pair(pair: str) -> tuple[str, str]:
     """The two domains, each with its root: "office31/amazon-dslr" is "office31/amazon" and "office31/dslr"."""
     name = pair.rpartition("/")[2]
     try:
-        known = domains(_root(pair)[0])
-    except ValueError:
+        known = tuple(domains(_root(pair)))
+    except FileNotFoundError as error:
         if name.count("-") != 1:
-            raise
-        known = tuple(name.split("-"))  # no need to see the images: a run store may be read where they are not
-    parts = core.split_pair(name, known)
+            raise ValueError(str(error)) from None
+        known = tuple(_nfc(name).split("-"))  # no need to see the images: a run store may be read where they are not
+    parts = core.split_pair(_nfc(name), known)
     prefix = pair.removesuffix(name)
     return prefix + parts[0], prefix + parts[1]
 
 
-def domains(root: Path) -> tuple[str, ...]:
-    """The folders of a root."""
-    return tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
-
-
-def decoded(folder: Path, class_names: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a domain, uint8 [N, 3, size, size], and their labels, int64 [N], from the cache if it has them.
-
-    Files that are not images are named in a warning and left out; hidden ones are not looked at.
-    """
-    files = [
-        (path, label)
-        for label, name in enumerate(class_names)
-        for path in sorted((folder / name).iterdir())
-        if path.is_file() and not path.name.startswith(".")
+def check_pair(source: str, target: str) -> None:
+    """That two domains have the same classes; a ValueError names what either lacks."""
+    try:
+        sides = {name: set(listing(name).class_names) for name in (source, target)}
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
+    lacks = [
+        (a, sorted(sides[b] - sides[a]), b) for a, b in ((source, target), (target, source)) if sides[b] - sides[a]
     ]
-    listing = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p, _ in files]
-    key = hashlib.sha256(json.dumps([str(folder), size, listing]).encode()).hexdigest()[:20]
-    cached = Path(os.environ.get("FTLIB_CACHE") or "~/.cache/ftlib/images").expanduser() / f"{key}.npz"
-    if cached.exists():
-        try:
-            with np.load(cached) as arrays:
-                return arrays["images"], arrays["labels"]
-        except Exception as error:  # np.load raises half a dozen kinds for a damaged file
-            warnings.warn(f"{cached} was damaged ({error}): decoding {folder} again", stacklevel=2)
+    if lacks:
+        raise ValueError("; ".join(f"{a} has no class {', '.join(names)}, which {b} has" for a, names, b in lacks))
+
+
+def identity(name: str) -> str:
+    """A digest of the names and contents of a domain's files, whatever folder they lie in and whatever their times.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder here.
+    """
+    listed = listing(name)
+    kept = _cache() / f"{listed.key}.json"
+    try:
+        return json.loads(kept.read_text())["identity"]
+    except OSError:
+        pass
+    except (ValueError, KeyError) as error:
+        warnings.warn(f"{kept} was damaged ({error}): reading {listed.folder} again", stacklevel=3)
+    paths = [path for path, *_ in listed.files]
+    digests = joblib.Parallel(n_jobs=-1, prefer="threads")(joblib.delayed(_digest)(listed.folder / p) for p in paths)
+    content = sorted(zip(map(_nfc, paths), digests, strict=True))
+    found = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+    _keep({kept: json.dumps({"identity": found}).encode()})
+    return found
+
+
+def report(name: str, size: int = SIZE) -> dict[str, tuple[int, list[str]]]:
+    """What takes no part in a domain: for every reason, how many files or folders, and the names of up to ten."""
+    left = decoded(listing(name), size)[-1]
+    return {why: (len(names), names[:10]) for why, names in left.items()}
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The domains of ROOT/NAME: itself, or both of a pair. FileNotFoundError if there is no such root."""
+    own_name = _nfc(name.rpartition("/")[2])
+    return (name,) if own_name in domains(_root(name)) or "-" not in own_name else split_pair(name)
+
+
+def domains(root: Path) -> dict[str, Path]:
+    """The folders of a root, by their names in composed Unicode (NFC)."""
+    folders = (p for p in sorted(root.iterdir()) if p.is_dir() and not _no_part(p.name))
+    return {_nfc(p.name): p for p in folders}
+
+
+# --- what a domain's folder holds, by its names alone -----------------------------------------------------------------
+
+
+class Listing(NamedTuple):
+    folder: Path
+    class_names: tuple[str, ...]
+    files: list[tuple[str, int, int, int]]  # path below the folder, label, bytes, time of change in ns
+    left: LeftOut
+
+    @property
+    def key(self) -> str:
+        """Changes when a file comes, goes or changes its size or its time."""
+        return hashlib.sha256(json.dumps([str(self.folder.resolve()), self.files]).encode()).hexdigest()[:20]
+
+
+def listing(name: str) -> Listing:
+    """The files of ROOT/DOMAIN with their classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such root or domain.
+    ValueError
+        The domain has no classes, or some beside ``train`` and ``test``.
+    """
+    root, own_name = _root(name), _nfc(name.rpartition("/")[2])
+    there = domains(root)
+    if own_name not in there:
+        raise FileNotFoundError(f"no domain {own_name!r} in {root}: there are {', '.join(there) or 'none'}")
+    folder, left = there[own_name], LeftOut()
+    found = sorted(_walk(folder, left, (), frozenset({os.path.realpath(folder)})))
+    names = {parts for parts, _ in found}
+    images = [parts for parts, info in found if _maybe_image(parts[-1]) and not _is_folder(info)]
+
+    depth = 0  # of the class folders below the domain's
+    while tops := {parts[depth] for parts in images if len(parts) > depth + 1}:
+        flat = {parts[depth] for parts in images if len(parts) == depth + 2}  # those that hold images themselves
+        layers = {top for top in tops if top.lower() in LAYERS}
+        if flat or (len(tops) > 1 and layers != tops):
+            break
+        if layers:
+            left[POOLED] = sorted(layers)
+        depth += 1
+    if not tops or layers == tops or len(layers - flat) > 1:
+        seen = ", ".join(sorted(tops)) or "no folders with images"
+        raise ValueError(f"{folder} holds {seen}: expected <class>/<image>, or {{train,val,test}}/<class>/<image>")
+
+    class_names = tuple(sorted({_nfc(top) for top in tops}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    files = []
+    for parts, info in found:
+        label, path = label_of.get(_nfc(parts[depth])) if len(parts) > depth else None, "/".join(parts)
+        if _is_folder(info):
+            if len(parts) == depth + 1 and label is None:
+                left.setdefault("folders without images", []).append(path)
+        elif info is None:
+            left.setdefault(_link_to_nowhere(folder / path), []).append(path)
+        elif path.endswith(".dvc"):
+            if (*parts[:-1], parts[-1].removesuffix(".dvc")) not in names:
+                left.setdefault("DVC pointers without their file", []).append(path)
+        elif label is not None and len(parts) > depth + 1:
+            files.append((path, label, info.st_size, info.st_mtime_ns))
+        elif _maybe_image(parts[-1]):
+            left.setdefault("images outside of a class", []).append(path)
+    files.sort(key=lambda file: (file[1], file[0].split("/")))
+    return Listing(folder, class_names, files, left)
+
+
+def _walk(
+    folder: Path | str, left: LeftOut, above: tuple[str, ...], passed: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], os.stat_result | None]]:
+    """Everything below a folder, through links, each with None where its link leads nowhere."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            parts = (*above, entry.name)
+            try:
+                info = entry.stat()
+            except OSError:  # also a link that leads to itself
+                info = None
+            if _no_part(entry.name):
+                if _is_folder(info):
+                    left.setdefault("hidden or system folders", []).append("/".join(parts))
+            elif not _is_folder(info):
+                if info is None or stat.S_ISREG(info.st_mode):
+                    yield parts, info
+            elif (real := os.path.realpath(entry.path)) not in passed:  # else a link back up
+                yield parts, info
+                yield from _walk(entry.path, left, parts, passed | {real})
+
+
+def _takes_part(folder: Path) -> bool:
+    """Whether a folder beside a domain may be another one."""
+    within = _walk(folder, {}, (), frozenset({os.path.realpath(folder)}))
+    return not _no_part(folder.name) and any(_maybe_image(p[-1]) and not _is_folder(info) for p, info in within)
+
+
+def _is_folder(info: os.stat_result | None) -> bool:
+    return info is not None and stat.S_ISDIR(info.st_mode)
+
+
+def _no_part(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM
+
+
+def _maybe_image(name: str) -> bool:
+    """By its ending: an image's, none, or that of a pointer to one."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending in _endings()
+
+
+@cache
+def _endings() -> frozenset[str]:
+    return frozenset({"", ".dvc"} | {e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN})
+
+
+def _link_to_nowhere(path: Path) -> str:
+    if not path.is_symlink():
+        return UNREADABLE
+    target = os.readlink(path)
+    tool = "git-annex " if "/annex/objects/" in target else "DVC " if "dvc" in target.lower() else ""
+    return f"{tool}links that lead nowhere"
+
+
+def _nfc(name: str) -> str:
+    """One form for names that look the same: a Mac takes letters and their accents apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _root(name: str) -> Path:
+    """The root folder in ROOT/NAME."""
+    root, _, own_name = name.rpartition("/")
+    if not root or not own_name:
+        raise ValueError(f"{name!r} names no domain: expected ROOT/SOURCE-TARGET or ROOT/DOMAIN")
+    path = find_data(root)
+    if not path.is_dir():
+        raise ValueError(f"{path} is a file: expected a folder ROOT/<domain>/<class>/<image>; unpack it first")
+    return path
+
+
+# --- what the files hold ----------------------------------------------------------------------------------------------
+
+
+def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, LeftOut]:
+    """All images of a domain, from the cache if it has them.
+
+    Returns
+    -------
+    images, labels, prints : array
+        uint8 [N, 3, size, size], a file's mapped into memory; int64 [N]; a digest [N] of each image.
+    left : dict
+        What was left out, names by reason: of the listing, of the folders beside it, and files that are no images.
+    """
+    root = listed.folder.parent
+    idle = [f"{root.name}/{p.name}" for p in sorted(root.iterdir()) if p.is_dir() and not _takes_part(p)]
+    found = listed.left | ({"folders that are no domains": idle} if idle else {})
+    kept = _cache() / f"{listed.key}-{size}-{_code()}.json"
+    array = kept.with_suffix(".npy")
+    try:
+        about = json.loads(kept.read_text())
+        images, labels = np.load(array, mmap_mode="r"), np.array(about["labels"], np.int64)
+        prints = fingerprints(images)
+        if about["check"] == _check(prints, labels):
+            return images, labels, prints, found | about["left"]
+        warnings.warn(f"{array} was damaged: decoding {listed.folder} again", stacklevel=2)
+    except OSError:
+        pass
+    except (ValueError, KeyError, EOFError) as error:
+        warnings.warn(f"{kept} was damaged ({error}): decoding {listed.folder} again", stacklevel=2)
+
     work = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-        joblib.delayed(_decode)(path, size) for path, _ in files
+        joblib.delayed(_decode)(listed.folder / path, size) for path, *_ in listed.files
     )
-    results = list(tqdm(work, f"decoding {folder.name}", len(files), unit="image"))
-    outcomes = list(zip(files, results, strict=True))
-    if bad := [f"{path} ({result})" for (path, _), result in outcomes if isinstance(result, str)]:
-        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-        warnings.warn(f"{len(bad)} files are not images and were skipped: {'; '.join(bad[:10])}{more}", stacklevel=2)
-    good = [(result, label) for (_, label), result in outcomes if not isinstance(result, str)]
+    good, left = [], LeftOut()
+    results = tqdm(work, f"decoding {listed.folder.name}", len(listed.files), unit="image")
+    for (path, label, *_), result in zip(listed.files, results, strict=True):
+        if isinstance(result, str):
+            left.setdefault(result, []).append(path)
+        else:
+            good.append((result, label))
     images = np.stack([image for image, _ in good]) if good else np.empty((0, 3, size, size), np.uint8)
     labels = np.array([label for _, label in good], np.int64)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    beside = cached.with_name(f".{key}.{uuid.uuid4().hex[:8]}.npz")  # a killed process leaves no half-written cache
-    try:
-        np.savez(beside, images=images, labels=labels)
-        os.replace(beside, cached)
-    except OSError as error:
-        warnings.warn(f"{cached} could not be written ({error}): {folder} will be decoded again", stacklevel=2)
-    finally:
-        beside.unlink(missing_ok=True)
-    return images, labels
+    prints = fingerprints(images)
+    if UNREADABLE not in left:  # that may pass
+        about = {"labels": labels.tolist(), "left": left, "check": _check(prints, labels)}
+        _keep({array: images, kept: json.dumps(about).encode()})
+    return images, labels, prints, found | left
+
+
+UNREADABLE = "files that cannot be read"
+POINTERS = {  # how a file begins that stands for another, or for none
+    b"version https://git-lfs": "git-lfs pointers without their file",
+    b"/annex/objects/": "git-annex pointers without their file",
+    b"<!doctype html": "web pages instead of images",
+    b"<html": "web pages instead of images",
+}
 
 
 def _decode(path: Path, size: int) -> np.ndarray | str:
     """uint8 [3, size, size], or what is wrong with the file."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
+            upright = _to_eight_bits(ImageOps.exif_transpose(image))
             if upright.has_transparency_data:  # what lies under transparent pixels is arbitrary: show them on white
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             upright = upright.convert("RGB")
         return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     except Exception as error:  # whatever a decoder makes of a broken file
-        return f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno:
+            return UNREADABLE
+        with open(path, "rb") as file:
+            start = file.read(100).lstrip().lower()
+        if pointers := [what for begin, what in POINTERS.items() if start.startswith(begin)]:
+            return pointers[0]
+        if not start:
+            return "empty files"
+        return "files that are not images" if isinstance(error, UnidentifiedImageError) else "damaged images"
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    """Every class that some domain has."""
-    folders = (p for name in domains(root) for p in (root / name).iterdir())
-    return tuple(sorted({p.name for p in folders if p.is_dir() and not p.name.startswith(".")}))
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of more bits scaled to 0..255: convert("RGB") would clip it.
+
+    Integers count from 0 to the largest of 8, 16 or 32 bits, the least that hold them; real numbers from 0 to 1. Where
+    they exceed that, their own finite minimum and maximum are black and white.
+    """
+    if image.mode[0] not in "IF":
+        return image
+    values = np.asarray(image).astype(np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    if image.mode == "F":
+        tops = [1.0]
+    elif image.mode.startswith("I;16"):
+        tops = [2**16 - 1]
+    else:
+        tops = [2**8 - 1, 2**16 - 1, 2**31 - 1]
+    fits = [top for top in tops if low >= 0 and high <= top]
+    low, high = (0, fits[0]) if fits else (low, high)
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1)
+    return Image.fromarray((scaled * 255).round().astype(np.uint8))
 
 
-def _root(name: str) -> tuple[Path, str]:
-    """The root folder in ROOT/NAME, and NAME."""
-    root, _, own_name = name.rpartition("/")
-    places = [Path(os.environ[key]).expanduser() for key in ("FTLIB_DATA",) if os.environ.get(key)] + [Path()]
-    for place in places:
-        if root and (place / root).is_dir():
-            return place / root, own_name
-    looked = ", ".join(str(place.resolve()) for place in places)
-    raise ValueError(
-        f"no folder {root!r} in {looked}: expected ROOT/<domain>/<class>/<image>; set FTLIB_DATA to where it is"
-    )
+@cache
+def _code() -> str:
+    """Arrays that other code decoded are not taken from the cache."""
+    return code_hash((_decode, _to_eight_bits))[:8]
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(prints: np.ndarray, labels: np.ndarray) -> str:
+    return hashlib.sha256("".join(prints).encode() + labels.tobytes()).hexdigest()
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("FTLIB_CACHE") or "~/.cache/ftlib/images").expanduser()
+
+
+def _keep(contents: Mapping[Path, Any]) -> None:
+    """Write files whole or not at all, in this order; go on without them if they cannot be written."""
+    for path, content in contents.items():
+        beside = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")  # a killed process leaves nothing half-written
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside, "wb") as file:
+                np.save(file, content) if isinstance(content, np.ndarray) else file.write(content)
+            os.replace(beside, path)
+        except OSError as error:
+            why = f"the image cache {path.parent} could not be written ({error})"
+            warnings.warn(f"{why}: images are decoded again each time; point FTLIB_CACHE elsewhere", stacklevel=2)
+            return
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
