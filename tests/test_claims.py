@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from ftlib.book.claims import Claim, check, holm, p_value
+from ftlib.book.estimates import estimate
 
 
 def seeds(*values):
@@ -148,11 +149,21 @@ def test_the_p_value_of_an_equivalence_is_that_of_two_one_sided_tests():
 
 
 @pytest.mark.parametrize("bound", [{}, {"at_least": -0.3}, {"within": 0.4}])
-def test_a_verdict_is_given_exactly_where_p_is_below_five_percent(bound):
+def test_the_interval_lies_on_one_side_exactly_where_p_is_below_five_percent(bound):
     rng = np.random.default_rng(0)
     claims = [check("a", "b", seeds(*rng.normal(mean, 0.3, size=4)), **bound) for mean in np.linspace(-2, 2, 60)]
     assert {claim.verdict for claim in claims} == {"replicates", "contradicts", "inconclusive"}
-    assert [p_value(c) < 0.05 for c in claims] == [c.verdict != "inconclusive" for c in claims]
+    edges = [bound["at_least"] if "at_least" in bound else 0.0] if "within" not in bound else [-0.4, 0.4]
+    clear = [not any(c.low <= edge <= c.high for edge in edges) for c in claims]
+    assert [p_value(c) < 0.05 for c in claims] == clear
+    assert all(is_clear for c, is_clear in zip(claims, clear, strict=True) if c.verdict != "inconclusive")
+
+
+def test_a_verdict_that_one_more_repetition_could_tip_is_none():
+    narrow = seeds(0.1, 0.9, 1.2, 1.9, 1.4)  # the interval is above zero, and with −0.2 beside it no longer
+    assert estimate(narrow.values()).low > 0.25 > estimate([*narrow.values(), -0.23]).low
+    assert check("a", "b", narrow, at_least=0.25).verdict == "inconclusive"
+    assert check("a", "b", narrow, at_least=-0.5).verdict == "replicates"
 
 
 @pytest.mark.parametrize(("effects", "p"), [((2.0, 2.0), 0.0), ((0.0, 0.0), 1.0), ((-2.0, -2.0), 0.0)])
