@@ -2,48 +2,52 @@
 
     python book/execute.py                                       every chapter, profile cpu, into _build/site
     python book/execute.py --profile office31 --chapters 02 04   some chapters, other parameters (book/profiles/)
-    python book/execute.py -p 'seeds=[0, 1]' -p lr=0.1           parameters by hand
+    python book/execute.py -p 'seeds=[0, 1]' -p lr=0.1           parameters by hand, in place of the profile's
     python book/execute.py --publish                             ... then copy notebooks and results into book/
     python book/execute.py --profile ci --prepare DIR            parameters into the committed notebooks, nothing run
 
 A chapter is book/NN-name.md. The stage (_build/site) receives a copy of the book; a chapter runs there, with the
 stage's book/ as its working directory, and so writes results/<profile>/NN-name.json beside its notebook. Only
---publish touches book/, and only if every chapter succeeded. What failed is kept in _build/failed/.
+--publish touches book/, and only if every chapter succeeded. What failed is kept in the stage's failed/. A stage serves
+one start at a time, and however that ends, its kernels end with it.
 
-What papermill lets pass is an error here: an unknown parameter, a value of another type than the default's, a default
-that is computed, a dead kernel, a cell that took too long or never ran, an early exit.
+What papermill lets pass is an error here: a wrong parameter (plan.py), a dead kernel, a cell that took too long or
+never ran, an early exit. Relative paths in FTLIB_DATA (by default the folder that you stand in), FTLIB_STORE and
+FTLIB_CACHE are meant from where you stand.
 """
 
 import argparse
-import ast
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
-import jupytext
 import nbformat
 import papermill
-import yaml
+import psutil
+from filelock import FileLock, Timeout
+from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book"))  # for those who load this file by its path
+from plan import BookError, describe, read_plan, read_source  # noqa: E402
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 LAST = ("15-scorecard",)  # reads what the others have measured, so it runs when they are done
-
-
-class BookError(Exception):
-    """A mistake in a profile, a parameter or a chapter, told in one message."""
 
 
 def main(argv=None):
@@ -57,123 +61,65 @@ def main(argv=None):
     parser.add_argument("--timeout", type=int, metavar="S", help="seconds that one cell may take; default: no limit")
     parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter, its value as YAML")
     args = parser.parse_args(argv)
+    stage = (args.prepare or args.stage).absolute()
     try:
         plan = read_plan(ROOT / "book", args.profile, args.chapters, args.p)
+        if args.publish and args.p:
+            raise BookError(
+                f"--publish keeps what profile {args.profile} says, and -p says otherwise: write a profile of your "
+                "own, book/profiles/NAME.yml, with these parameters"
+            )
         if args.prepare:
-            return prepare(ROOT, args.prepare, plan)
-        make_stage(ROOT, args.stage, plan["chapters"], fresh=args.chapters is None)
-        failed = execute_all(args.stage, plan, args.jobs, args.timeout)
-        if args.publish and not failed:
-            publish(args.stage / "book", ROOT / "book", plan)
+            return prepare(ROOT, stage, plan)
+        places = set_places(stage)
+        with make_stage(ROOT, stage, plan["chapters"], fresh=args.chapters is None):
+            print(describe(plan), file=sys.stderr)
+            failed = execute_all(stage, plan, args.jobs, args.timeout)
+            if args.publish and not failed:
+                publish(stage / "book", ROOT / "book", plan)
+        at = ROOT / "book" if args.publish and not failed and plan["publish"] == "notebooks" else stage / "book"
+        places |= {"notebooks": at, "results": at / "results" / args.profile}
     except BookError as error:
-        failed = [f"error: {error}"]
-    print("\n".join(failed), file=sys.stderr)
+        failed, places = [f"error: {error}"], {}
+    except KeyboardInterrupt as stop:
+        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+        print(f"\nstopped by {number.name}: finished runs are in the store; start again to go on", file=sys.stderr)
+        return 128 + number
+    print("\n".join([*(f"{name:10} {place}" for name, place in places.items()), *failed]), file=sys.stderr)
     return 1 if failed else 0
 
 
-# --- the plan: which chapters, with which parameters -----------------------------------------------------------------
-
-
-def read_plan(book, profile, only=None, overrides=()):
-    """``{profile, publish, chapters: {name: parameters}}``, every value checked against the chapter's defaults."""
-    path = book / "profiles" / f"{profile}.yml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
-        raise BookError(f"there is no profile {profile!r} in {path.parent}; there are {known}")
-    spec = yaml.safe_load(path.read_text()) or {}
-    defaults = {p.stem: read_defaults(p) for p in sorted(book.glob("[0-9][0-9]-*.md"))}
-    if unknown := set(spec) - {"publish", "chapters", "parameters", *defaults}:
-        keys = ", ".join(["publish", "chapters", "parameters", *defaults])
-        raise BookError(f"{path}: unknown key {min(unknown)!r}; the keys are {keys}")
-    if (kept := spec.get("publish", "notebooks")) not in ("notebooks", "results"):
-        raise BookError(f"{path}: publish is {kept!r}; write notebooks or results")
-    general = dict(spec.get("parameters") or {})
-    for override in overrides:
-        name, sign, value = override.partition("=")
-        if not sign:
-            raise BookError(f"-p {override}: write NAME=VALUE")
-        general[name] = yaml.safe_load(value)
-    for name in general:
-        if not any(name in known for known in defaults.values()):
-            names = ", ".join(sorted({n for known in defaults.values() for n in known}))
-            raise BookError(f"{path}, or -p: no chapter has a parameter {name!r}; the chapters' parameters are {names}")
-
-    listed = spec.get("chapters", "all")
-    chapters = {}
-    for wanted in only or (defaults if listed == "all" else listed):
-        matches = [c for c in defaults if str(wanted) in (c, c[:2], c[:2].lstrip("0"))]
-        if not matches:
-            raise BookError(f"there is no chapter {wanted!r}; there are {', '.join(defaults)}")
-        chapter, known = matches[0], defaults[matches[0]]
-        given = {k: v for k, v in general.items() if k in known} | (spec.get(chapter) or {}) | {"profile": profile}
-        if unknown := set(given) - set(known):
-            raise BookError(f"{path}: {chapter} has no parameter {min(unknown)!r}; it has {', '.join(known)}")
-        values = {k: check_value(v, known[k], f"{path}: {chapter}: parameter {k!r}") for k, v in given.items()}
-        chapters[chapter] = {k: v for k, v in values.items() if k == "profile" or v != known[k]}
-    return {"profile": profile, "publish": kept, "chapters": dict(sorted(chapters.items()))}
-
-
-def read_defaults(path):
-    """The values in the cell tagged `parameters`, as ``{name: value}``."""
-    cells = [c for c in read_source(path).cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise BookError(f"{path}: {len(cells)} cells have the tag `parameters`; one is needed")
-    defaults = {}
-    for line in ast.parse(cells[0].source).body:
-        try:
-            (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
-            defaults[target.id] = ast.literal_eval(line.value)
-        except (AttributeError, TypeError, ValueError):
-            raise BookError(
-                f"{path}: `{ast.unparse(line)}` in the parameters cell is not NAME = LITERAL, and would keep its value "
-                "when the parameters change: move it into the next cell"
-            ) from None
-    return defaults
-
-
-def check_value(value, default, what):
-    """The value if its type is the default's; an integer becomes a float, a mapping is laid over the default's."""
-    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
-        sample = next((d for d in default if isinstance(d, float)), default[0] if default else None)
-        return [check_value(v, sample, f"{what}, element {i},") for i, v in enumerate(value)]
-    if isinstance(default, dict) and isinstance(value, dict):
-        return default | {k: check_value(v, default.get(k), f"{what}, key {k!r},") for k, v in value.items()}
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if not isinstance(default, str) and isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
-        raise BookError(f"{what} is {value!r}, which YAML reads as text; expected float: write {float(value):.1e}")
-    if default is not None and type(value) is not type(default):
-        kinds = type(value).__name__, type(default).__name__
-        raise BookError(f"{what} is {value!r} ({kinds[0]}); expected {kinds[1]}, such as {default!r}")
-    return value
+def set_places(stage):
+    """Make the folders that chapters are told of absolute, since a kernel stands in the stage; ``{what: folder}``."""
+    places = {}
+    if (scheduler := os.environ.get("FTLIB_SCHEDULER", "")).endswith(".json"):
+        os.environ["FTLIB_SCHEDULER"] = str(Path(scheduler).expanduser().absolute())
+    for name, default in {"DATA": ".", "STORE": "~/.cache/ftlib/runs", "CACHE": "~/.cache/ftlib/images"}.items():
+        given = os.environ.get(f"FTLIB_{name}") or default
+        places[name.lower()] = place = Path(given).expanduser().absolute()
+        os.environ[f"FTLIB_{name}"] = str(place)
+        if place.resolve().is_relative_to((stage / "book").resolve()):
+            raise BookError(f"FTLIB_{name}={given} is in {stage / 'book'}, which a start makes anew: put it elsewhere")
+    return places
 
 
 # --- one chapter -----------------------------------------------------------------------------------------------------
 
 
-def read_source(path):
-    """The chapter as a notebook; a cell's id stays the same as long as its text does."""
-    notebook, seen = jupytext.read(path, fmt="md:myst"), {}
-    for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
-        seen[digest] = seen.get(digest, 0) + 1
-        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return notebook
-
-
-def execute_chapter(book, chapter, parameters, failed, timeout=None):
+def execute_chapter(book, chapter, parameters, failed, timeout=None, log=os.devnull):
     """Execute book/<chapter>.md to .ipynb; returns the seconds, or raises BookError and leaves all as it was."""
     source, results = book / f"{chapter}.md", book / "results" / parameters["profile"] / f"{chapter}.json"
-    partial, start = book / f".{chapter}.partial.ipynb", time.perf_counter()
+    start = time.perf_counter()
     before = results.read_bytes() if results.exists() else None
     results.unlink(missing_ok=True)  # so that results found afterwards are this run's
     os.environ.pop("JUPYTER_PATH", None)  # this and the next: the kernel is this environment's own
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ends a warning that every kernel prints
-    with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
-        # Sockets in a private folder: kernels that start together could be given the same network port.
-        sockets = {"transport": "ipc", "ip": f"{folder}/socket"} if os.name == "posix" else {}
+    with scratch_folder() as folder, open(log, "w", encoding="utf-8") as stderr:
+        partial, told = Path(folder, "partial.ipynb"), None
+        connection = {"connection_file": f"{folder}/kernel.json"}
+        if os.name == "posix":  # sockets in a private folder: kernels that start together could get the same port
+            connection |= {"transport": "ipc", "ip": f"{folder}/socket"}
         try:
             notebook = papermill.execute_notebook(
                 read_source(source),
@@ -181,27 +127,43 @@ def execute_chapter(book, chapter, parameters, failed, timeout=None):
                 parameters,
                 cwd=book,
                 progress_bar=False,
+                stderr_file=stderr,
                 start_timeout=120,
                 execution_timeout=timeout,
-                config=Config(KernelManager=sockets),
+                config=Config(KernelManager=connection),
             )
             problem = find_problem(notebook)
+        except PapermillExecutionError as error:
+            problem = str(error)  # with the traceback; a terminal is told what ends it
+            told = f"cell {error.cell_index}:\n{error.source}\n{shorten(f'{error.ename}: {error.evalue}')}"
         except Exception as error:  # papermill, nbclient and the kernel's transport each raise their own
             problem = f"{last_cell(partial)}{error or type(error).__name__}"
-    if problem:
-        problem = re.sub(r"\x1b\[[0-9;]*m", "", f"chapter {chapter}, {problem}")  # the traceback's colours
-        failed.mkdir(parents=True, exist_ok=True)
-        (failed / f"{chapter}.txt").write_text(problem)
-        if partial.exists():
-            os.replace(partial, failed / f"{chapter}.ipynb")
-        results.unlink(missing_ok=True) if before is None else write(results, before)
-        raise BookError(f"{problem}\nkept: {failed / chapter}.ipynb and .txt")
+        if problem:
+            problem, told = (re.sub(r"\x1b\[[0-9;]*m", "", p) for p in (problem, told or problem))  # without colours
+            write(failed / f"{chapter}.txt", f"chapter {chapter}, {problem}".encode())
+            if partial.exists():
+                write(failed / f"{chapter}.ipynb", partial.read_bytes())
+            results.unlink(missing_ok=True) if before is None else write(results, before)
+            raise BookError(f"chapter {chapter}, {told}\nkept, with the traceback: {failed / chapter}.ipynb and .txt")
     seconds = time.perf_counter() - start
     clean(notebook, parameters)
     notebook.metadata["ftlib"] = provenance(source, results, parameters["profile"], seconds)
     write(source.with_suffix(".ipynb"), (nbformat.writes(notebook) + "\n").encode())
-    partial.unlink(missing_ok=True)
     return seconds
+
+
+def scratch_folder():
+    """A temporary folder whose path is short enough for the name of a socket (107 characters)."""
+    return tempfile.TemporaryDirectory(
+        prefix="ftlib-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None, ignore_cleanup_errors=True
+    )
+
+
+def shorten(message, lines=12, width=500):
+    """The beginning of a message, such as that of a sweep of which every run failed."""
+    head = message.splitlines()
+    more = [f"... and {len(head) - lines} more lines"] if len(head) > lines else []
+    return "\n".join([line if len(line) <= width else line[:width] + " ..." for line in head[:lines]] + more)
 
 
 def find_problem(notebook):
@@ -231,9 +193,7 @@ def clean(notebook, parameters):
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
-            cell.source = cell.source.replace("# Parameters", f"# what profile {parameters['profile']} changes", 1)
-            if len(parameters) == 1:  # the profile's name alone is not worth a cell on the page
-                cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
+            cell.source = cell.source.replace("# Parameters", f"# as executed, profile {parameters['profile']}", 1)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         if cell.cell_type == "code":
@@ -242,12 +202,12 @@ def clean(notebook, parameters):
 
 def provenance(source, results, profile, seconds):
     """What the page says about its own run, from the chapter's results where it wrote any."""
-    found = json.loads(results.read_text()).get("provenance", {}) if results.exists() else {}
+    found = json.loads(results.read_text(encoding="utf-8")).get("provenance", {}) if results.exists() else {}
     device = found.get("device") or f"{platform.machine()} CPU, {os.cpu_count()} cores"
     packages = {name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy")}
     return {
         "profile": profile,
-        "source_sha256": hashlib.sha256(source.read_text().encode()).hexdigest(),
+        "source_sha256": hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest(),
         "seconds": round(seconds, 1),
         "training_seconds": found.get("seconds"),
         "runs": len(found["runs"]) if "runs" in found else None,
@@ -261,10 +221,20 @@ def provenance(source, results, profile, seconds):
 
 
 def make_stage(root, stage, executed, fresh):
-    """Copy the book, less what is about to be executed; unless fresh, what an earlier run left of the rest stays."""
-    book = stage / "book"
-    if book.exists() and not (stage / ".stage").exists():
+    """Copy the book, less what is about to be executed; unless fresh, what an earlier run left of the rest stays.
+
+    Returns a context that holds the stage: as long as it does, or its process lives, nobody else makes this one anew.
+    """
+    book, holder = stage / "book", stage / ".stage"
+    if book.exists() and not holder.exists():
         raise BookError(f"--stage {stage} holds a book that is no stage: name an empty folder")
+    stage.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(stage / ".lock").acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise BookError(f"--stage {stage} is in use by {who}: wait for it, or name another folder") from None
+    holder.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}", encoding="utf-8")
     if fresh:
         shutil.rmtree(book, ignore_errors=True)
 
@@ -276,30 +246,75 @@ def make_stage(root, stage, executed, fresh):
     shutil.copytree(root / "book", book, ignore=skip, dirs_exist_ok=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, stage)
-    (stage / ".stage").touch()
     for chapter in executed:
-        (book / f"{chapter}.ipynb").unlink(missing_ok=True)
+        for old in (book / f"{chapter}.ipynb", *(stage / "failed").glob(f"{chapter}.*")):
+            old.unlink(missing_ok=True)
+    return held
 
 
 def execute_all(stage, plan, jobs, timeout=None):
     """Execute the plan's chapters, several at a time; one message for each that failed."""
     failures = []
-    # Processes, since papermill changes the working directory; spawned, since forking below zmq's threads can hang.
-    pool = ProcessPoolExecutor(max(jobs, 1), mp_context=get_context("spawn"))
-    with pool, tqdm(total=len(plan["chapters"]), unit="chapter", desc=f"profile {plan['profile']}") as bar:
-        for last in (False, True):
-            running = {}
-            for chapter, parameters in plan["chapters"].items():
-                task = execute_chapter, stage / "book", chapter, parameters, stage.parent / "failed", timeout
-                if (chapter in LAST) == last:
-                    running[pool.submit(*task)] = chapter
-            for future in as_completed(running):
-                chapter, error = running.pop(future), future.exception()
-                bar.write(f"{chapter}: " + ("FAILED" if error else f"{future.result():.0f} s"), file=sys.stderr)
-                bar.set_postfix_str(", ".join(running.values()), refresh=False)
-                bar.update()
-                failures += [f"\n{error}"] if error else []
+    pause = 1 if sys.stderr.isatty() else 60  # seconds between two looks at how far the chapters are
+    with scratch_folder() as scratch:
+        # Processes, since papermill changes the working directory; spawned, since forking below zmq's threads can hang.
+        pool = ProcessPoolExecutor(
+            max(jobs, 1), multiprocessing.get_context("spawn"), initializer=follow_runner, initargs=(scratch,)
+        )
+        with pool, tqdm(total=len(plan["chapters"]), unit="chapter", desc=f"profile {plan['profile']}") as bar:
+            try:
+                for last in (False, True):
+                    running = {}
+                    for chapter, parameters in plan["chapters"].items():
+                        task = execute_chapter, stage / "book", chapter, parameters, stage / "failed", timeout
+                        if (chapter in LAST) == last:
+                            running[pool.submit(*task, Path(scratch, f"{chapter}.log"))] = chapter
+                    while running:
+                        for future in wait(running, pause, FIRST_COMPLETED).done:
+                            chapter, error = running.pop(future), future.exception()
+                            done = "FAILED" if error else f"{future.result():.0f} s"
+                            bar.write(f"{chapter}: {done}", file=sys.stderr)
+                            bar.update()
+                            failures += [f"\n{error}"] if error else []
+                        bar.set_postfix_str(", ".join(how_far(Path(scratch), c) for c in running.values()))
+            except BaseException:
+                kill_children()
+                raise
     return failures
+
+
+def how_far(scratch, chapter):
+    """The chapter's number, and share and time left of what its progress bars showed last."""
+    log = scratch / f"{chapter}.log"
+    text = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
+    bars = {name: rest for name, *rest in re.findall(r"(\w[\w ]*): +(\d+%)\|[^\r\n]*<([\d:]+|\?)", text)}
+    running = [f"{name} {share} ({left} left)" for name, (share, left) in bars.items() if share != "100%"]
+    return " ".join([chapter[:2], *running])
+
+
+def follow_runner(scratch):
+    """Have this process end, with all that it has started, when the runner is gone, in whatever way it went."""
+    tempfile.tempdir = scratch
+    if os.name == "posix":
+        os.setsid()  # Ctrl-C and the end of a terminal are for the runner
+
+    def watch():
+        multiprocessing.parent_process().join()
+        kill_children()
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def kill_children():
+    """End all that this process has started. What tracks their semaphores ends by itself, after removing those."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if not any("resource_tracker" in word for word in process.cmdline()):
+                process.kill()
+        except psutil.Error:  # it is gone
+            continue
 
 
 def publish(stage_book, book, plan):
@@ -316,12 +331,12 @@ def publish(stage_book, book, plan):
 
 def prepare(root, folder, plan):
     """A stage in `folder` whose committed notebooks have the plan's parameters, not executed: what nbval compares."""
-    make_stage(root, folder, (), fresh=True)
-    for chapter, parameters in plan["chapters"].items():
-        notebook = folder / "book" / f"{chapter}.ipynb"
-        if not notebook.exists():
-            raise BookError(f"book/{chapter}.ipynb is missing: make it with `make publish`")
-        papermill.execute_notebook(notebook, notebook, parameters, prepare_only=True, progress_bar=False)
+    with make_stage(root, folder, (), fresh=True):
+        for chapter, parameters in plan["chapters"].items():
+            notebook = folder / "book" / f"{chapter}.ipynb"
+            if not notebook.exists():
+                raise BookError(f"book/{chapter}.ipynb is missing: make it with `make publish`")
+            papermill.execute_notebook(notebook, notebook, parameters, prepare_only=True, progress_bar=False)
     return 0
 
 
@@ -329,9 +344,21 @@ def write(path, content):
     """Write bytes beside the place, then rename into it: whoever looks finds the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def interrupt(number, frame):
+    """End by KeyboardInterrupt on whatever signal asks for an end, and be deaf to the next: cleaning up is quick."""
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":
+    for name in SIGNALS:
+        signal.signal(name, interrupt)
     sys.exit(main())

@@ -59,7 +59,7 @@ def find_faults(path):
         yield f"it was not written by book/execute.py; {remedy}"
     elif not source.exists():
         yield f"its source {source.name} is missing"
-    elif told["source_sha256"] != hashlib.sha256(source.read_text().encode()).hexdigest():
+    elif told["source_sha256"] != hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest():
         yield f"{source.name} has changed since it was executed; {remedy}"
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
@@ -74,7 +74,7 @@ def find_faults(path):
 
 @cache
 def read(path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # --- what a page says about its run ----------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class RunStatistics(SphinxDirective):
             head, rows, shown = ["Profile", "Chapter"], [], {run["profile"] for _, run in pages.values()}
             for path in sorted(Path(self.env.srcdir, "book", "results").glob("*/*.json")):
                 self.env.note_dependency(str(path))
-                told = json.loads(path.read_text()).get("provenance", {})
+                told = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
                 if told and path.parent.name not in shown:
                     run = told | {"training_seconds": told.get("seconds"), "runs": len(told.get("runs", []))}
                     rows.append(([path.parent.name, path.stem], run))

@@ -1,0 +1,137 @@
+"""What is to be executed: a profile, parameters by hand and the chapters' defaults make a plan, every value checked.
+
+A chapter is book/NN-name.md, whose cell tagged `parameters` holds NAME = LITERAL lines; a profile is
+book/profiles/NAME.yml. What papermill would let pass is an error here: an unknown parameter, a value of another type
+than the default's, a default that is computed.
+"""
+
+import ast
+import hashlib
+import json
+import re
+
+import jupytext
+import yaml
+
+
+class BookError(Exception):
+    """A mistake in a profile, a parameter or a chapter, told in one message."""
+
+
+def read_plan(book, profile, only=None, overrides=()):
+    """``{profile, publish, chapters: {name: parameters}}``, every value checked against the chapter's defaults."""
+    path = book / "profiles" / f"{profile}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
+        raise BookError(f"there is no profile {profile!r} in {path.parent}; there are {known}")
+    spec = read_yaml(path.read_text(encoding="utf-8"), path) or {}
+    defaults = {p.stem: read_defaults(p) for p in sorted(book.glob("[0-9][0-9]-*.md"))}
+    if unknown := set(spec) - {"publish", "chapters", "parameters", *defaults}:
+        keys = ", ".join(["publish", "chapters", "parameters", *defaults])
+        raise BookError(f"{path}: unknown key {min(unknown)!r}; the keys are {keys}")
+    listed = spec.get("chapters", "all")
+    if listed != "all" and not isinstance(listed, list):
+        raise BookError(f"{path}: chapters is {listed!r}; write all, or a list of names in brackets")
+    for key in {"parameters", *defaults} & spec.keys():
+        if not isinstance(spec[key] or {}, dict):
+            raise BookError(f"{path}: {key} is {spec[key]!r}; write NAME: VALUE lines below it")
+    if (kept := spec.get("publish", "notebooks")) not in ("notebooks", "results"):
+        raise BookError(f"{path}: publish is {kept!r}; write notebooks or results")
+    general, by_hand = dict(spec.get("parameters") or {}), {}
+    for override in overrides:
+        name, sign, value = override.partition("=")
+        if not sign or name == "profile":
+            raise BookError(f"-p {override}: write NAME=VALUE, and --profile NAME for a profile")
+        by_hand[name] = read_yaml(value, f"-p {override}")
+
+    chapters = {}
+    for wanted in only or (defaults if listed == "all" else listed):
+        matches = [c for c in defaults if str(wanted) in (c, c[:2], c[:2].lstrip("0"))]
+        if not matches:
+            raise BookError(f"there is no chapter {wanted!r}; there are {', '.join(defaults)}")
+        chapter, known = matches[0], defaults[matches[0]]
+        given = {k: v for k, v in general.items() if k in known} | (spec.get(chapter) or {}) | {"profile": profile}
+        if unknown := set(given) - set(known):
+            raise BookError(f"{path}: {chapter} has no parameter {min(unknown)!r}; it has {', '.join(known)}")
+        values = known | {k: check_value(v, known[k], f"{path}: {chapter}: parameter {k!r}") for k, v in given.items()}
+        for name in by_hand.keys() & known.keys():  # last, and a mapping is laid over the profile's
+            default = values[name] if isinstance(known[name], dict) else known[name]
+            values[name] = check_value(by_hand[name], default, f"-p: {chapter}: parameter {name!r}")
+        chapters[chapter] = values
+    for names, asked, where in ((general, defaults, path), (by_hand, chapters, "-p")):
+        for name in names:
+            if not any(name in asked[chapter] for chapter in asked):
+                there = ", ".join(sorted({n for chapter in asked for n in asked[chapter]}))
+                raise BookError(f"{where}: no chapter has a parameter {name!r}; the chapters' parameters are {there}")
+    return {"profile": profile, "publish": kept, "chapters": dict(sorted(chapters.items()))}
+
+
+def read_yaml(text, where):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BookError(f"{where}: this is not YAML: {' '.join(str(error).split())}") from None
+
+
+def describe(plan):
+    """Each parameter with its value, and with the chapters' numbers where they differ."""
+    lines = [f"profile {plan['profile']}: {', '.join(plan['chapters'])}"]
+    for name in dict.fromkeys(name for values in plan["chapters"].values() for name in values if name != "profile"):
+        told = {}
+        for chapter, values in plan["chapters"].items():
+            if name in values:
+                told.setdefault(dump(values[name]), []).append(chapter[:2])
+        for value, chapters in told.items():
+            lines.append(f"  {name} = {value}" + (f"  ({' '.join(chapters)})" if len(told) > 1 else ""))
+    return "\n".join(lines)
+
+
+def read_defaults(path):
+    """The values in the cell tagged `parameters`, as ``{name: value}``."""
+    cells = [c for c in read_source(path).cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise BookError(f"{path}: {len(cells)} cells have the tag `parameters`; one is needed")
+    defaults = {}
+    for line in ast.parse(cells[0].source).body:
+        try:
+            (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
+            defaults[target.id] = ast.literal_eval(line.value)
+        except (AttributeError, TypeError, ValueError):
+            raise BookError(
+                f"{path}: `{ast.unparse(line)}` in the parameters cell is not NAME = LITERAL, and would keep its value "
+                "when the parameters change: move it into the next cell"
+            ) from None
+    return defaults
+
+
+def check_value(value, default, what):
+    """The value if its type is the default's; an integer becomes a float, a mapping is laid over the default's."""
+    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
+        sample = next((d for d in default if isinstance(d, float)), default[0] if default else None)
+        return [check_value(v, sample, f"{what}, element {i},") for i, v in enumerate(value)]
+    if isinstance(default, dict) and isinstance(value, dict):
+        return default | {k: check_value(v, default.get(k), f"{what}, key {k!r},") for k, v in value.items()}
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if not isinstance(default, str) and isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
+        raise BookError(f"{what} is {value!r}, which YAML reads as text; expected float: write {float(value):.1e}")
+    if default is not None and type(value) is not type(default):
+        kinds = type(value).__name__, type(default).__name__
+        form = f": write it in brackets, {dump([value])}" if isinstance(default, list) else ""
+        raise BookError(f"{what} is {value!r} ({kinds[0]}); expected {kinds[1]}, such as {default!r}{form}")
+    return value
+
+
+def dump(value):
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def read_source(path):
+    """The chapter as a notebook; a cell's id stays the same as long as its text does."""
+    notebook, seen = jupytext.read(path, fmt="md:myst"), {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
