@@ -166,15 +166,16 @@ def listing(name: str) -> Listing:
     if own_name not in there:
         raise FileNotFoundError(f"no domain {own_name!r} in {root}: there are {', '.join(there) or 'none'}")
     folder, left = there[own_name], LeftOut()
-    found = sorted(_walk(folder, left, (), frozenset({os.path.realpath(folder)})))
+    found = list(_walk(folder, left, (), frozenset({os.path.realpath(folder)})))
     names = {parts for parts, _ in found}
     images = [parts for parts, info in found if _maybe_image(parts[-1]) and not _is_folder(info)]
 
     depth = 0  # of the class folders below the domain's
-    while tops := {parts[depth] for parts in images if len(parts) > depth + 1}:
+    while True:
+        tops = {parts[depth] for parts in images if len(parts) > depth + 1}
         flat = {parts[depth] for parts in images if len(parts) == depth + 2}  # those that hold images themselves
         layers = {top for top in tops if top.lower() in LAYERS}
-        if flat or (len(tops) > 1 and layers != tops):
+        if not tops or flat or (len(tops) > 1 and layers != tops):
             break
         if layers:
             left[POOLED] = sorted(layers)
@@ -200,7 +201,7 @@ def listing(name: str) -> Listing:
             files.append((path, label, info.st_size, info.st_mtime_ns))
         elif _maybe_image(parts[-1]):
             left.setdefault("images outside of a class", []).append(path)
-    files.sort(key=lambda file: (file[1], file[0].split("/")))
+    files.sort(key=lambda file: file[1])
     return Listing(folder, class_names, files, left)
 
 
@@ -209,11 +210,13 @@ def _walk(
 ) -> Iterator[tuple[tuple[str, ...], os.stat_result | None]]:
     """Everything below a folder, through links, each with None where its link leads nowhere."""
     with os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
             parts = (*above, entry.name)
             try:
                 info = entry.stat()
             except OSError:  # also a link that leads to itself
+                if not entry.is_symlink():
+                    raise
                 info = None
             if _no_part(entry.name):
                 if _is_folder(info):
@@ -252,8 +255,6 @@ def _endings() -> frozenset[str]:
 
 
 def _link_to_nowhere(path: Path) -> str:
-    if not path.is_symlink():
-        return UNREADABLE
     target = os.readlink(path)
     tool = "git-annex " if "/annex/objects/" in target else "DVC " if "dvc" in target.lower() else ""
     return f"{tool}links that lead nowhere"
@@ -322,13 +323,11 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     images = np.stack([image for image, _ in good]) if good else np.empty((0, 3, size, size), np.uint8)
     labels = np.array([label for _, label in good], np.int64)
     prints = fingerprints(images)
-    if UNREADABLE not in left:  # that may pass
-        about = {"labels": labels.tolist(), "left": left, "check": _check(prints, labels)}
-        _keep({array: images, kept: json.dumps(about).encode()})
+    about = {"labels": labels.tolist(), "left": left, "check": _check(prints, labels)}
+    _keep({array: images, kept: json.dumps(about).encode()})
     return images, labels, prints, found | left
 
 
-UNREADABLE = "files that cannot be read"
 POINTERS = {  # how a file begins that stands for another, or for none
     b"version https://git-lfs": "git-lfs pointers without their file",
     b"/annex/objects/": "git-annex pointers without their file",
@@ -348,8 +347,8 @@ def _decode(path: Path, size: int) -> np.ndarray | str:
             upright = upright.convert("RGB")
         return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     except Exception as error:  # whatever a decoder makes of a broken file
-        if isinstance(error, OSError) and error.errno:
-            return UNREADABLE
+        if isinstance(error, OSError) and error.errno:  # no permission, no connection: nothing is wrong with the file
+            raise
         with open(path, "rb") as file:
             start = file.read(100).lstrip().lower()
         if pointers := [what for begin, what in POINTERS.items() if start.startswith(begin)]:
