@@ -64,7 +64,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
-        if self.method in ("pretrain", "pretrained"):  # no other recipe takes part
+        if self.method in ("pretrain", "pretrained", "adabn"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
         # The key is computed once: what the caller does to a mapping must not reach it.
         for name, values in (("data", self.data), ("model", self.model), ("options", self._own_options())):

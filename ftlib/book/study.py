@@ -1,10 +1,10 @@
 """A chapter's runs, measured into one table: (pair, seed) × measures, whose columns become claims, tables and figures.
 
-    study = Study("02-what-breaks", profile, benchmarks, seeds, backbone=backbone)
-    before, after = study.runs("pretrained"), study.runs("finetune", recipe=recipe)
-    change = after.measure(accuracies) - before.measure(accuracies)
-    study.check("absent-drop", "Fine-tuning on S lowers the accuracy on U", -100 * change.uy)
-    study.finish({"uy": percent(over_seeds(change.uy))})
+study = Study("02-what-breaks", profile, benchmarks, seeds, backbone=backbone)
+before, after = study.runs("pretrained"), study.runs("finetune", recipe=recipe)
+change = after.measure(accuracies) - before.measure(accuracies)
+study.check("absent-drop", "Fine-tuning on S lowers the accuracy on U", -100 * change.uy)
+study.finish({"uy": percent(over_seeds(change.uy))})
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from IPython.display import Markdown
 from ftlib import benchmarks as families
 from ftlib.book import figures
 from ftlib.book.claims import Claim
+from ftlib.book.estimates import by_seed
 from ftlib.book.record import Record
 from ftlib.experiments import Experiment, Run, grid, sweep
-from ftlib.metrics import split_accuracies
+from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 Key = tuple[str, int]  # (pair of domains, seed)
+HOLDOUT = 0.2  # share of each seen class's images that is kept out of training when settings are chosen
 BLIND = 0.05  # of the way from chance to perfect: a pre-trained model below that has nothing that one could break
 
 
@@ -86,6 +88,16 @@ class Study:
     def runs(self, method: str, **own: Any) -> Runs:
         return self.sweep({method: self.plan(method, **own)})[method]
 
+    def tune(self, settings: Mapping[Any, Mapping[str, Any]], seed: int, **own: Any) -> pd.DataFrame:
+        """Settings of fine-tuning, tried on a seed that no result comes from: a row a setting, means over the pairs.
+
+        ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}. ``held_out`` is Acc_{S/Y} on images that
+        are kept out of training, which anyone has; ``oracle`` is Acc_{Y/Y} with γ* on the test images, a luxury.
+        """
+        how = {"seeds": [seed], "options": {"holdout": HOLDOUT}} | own
+        tried = self.sweep({name: self.plan("finetune", **how | dict(values)) for name, values in settings.items()})
+        return pd.DataFrame({name: runs.measure(_scores).mean() for name, runs in tried.items()}).T
+
     def check(self, id: str, statement: str, effects: pd.Series | Mapping[Any, float], **how: Any) -> Claim:
         """`ftlib.book.claims.check` of a column; withheld, that is only reported, if the pre-trained model is blind."""
         if self.banner():
@@ -95,18 +107,20 @@ class Study:
 
     def banner(self) -> str:
         """Why no verdict is given, if the pre-trained models are near chance on the target; else nothing."""
-        if self.blind is None:
-            before = [run for run in self.used.values() if run.spec["method"] == "pretrained"]
-            right = np.mean([split_accuracies(r.test.logits, r.test.labels, r.split).yy for r in before] or [1.0])
-            chance = np.mean([1 / len(r.split.classes) for r in before] or [0.0])
-            self.blind = ""
-            if right < chance + BLIND * (1 - chance):
-                self.blind = (
+        before = [run for run in self.used.values() if run.spec["method"] == "pretrained"]
+        if self.blind is None and before:
+            right = np.mean([split_accuracies(r.test.logits, r.test.labels, r.split).yy for r in before])
+            chance = np.mean([1 / len(r.split.classes) for r in before])
+            self.blind = (
+                ""
+                if right >= chance + BLIND * (1 - chance)
+                else (
                     f"The pre-trained models are right on {right:.1%} of the target's images, chance is {chance:.1%}: "
                     "there is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
                     "gently, start from better weights, or check their input's mean, std and padding."
                 )
-        return self.blind
+            )
+        return self.blind or ""
 
     def setup(self, **recipe: Any) -> Markdown:
         """One line on what is measured here, what was left out of the images, and the banner if there is one."""
@@ -143,6 +157,17 @@ def nearest_to_mean(column: pd.Series) -> Key:
 def of_pairs(frame: Any) -> dict[str, Any]:
     """Under each pair its rows, of a table or a column, in the order of the pairs."""
     return {pair: frame.xs(pair, level="pair", drop_level=False) for pair in frame.index.unique("pair")}
+
+
+def bands(column: pd.Series, scale: float = 1) -> np.ndarray:
+    """A column of arrays [E] as lines [seeds, E], averaged over the pairs of each seed, for `figures.trajectories`."""
+    return scale * np.array([*by_seed(column).values()])
+
+
+def _scores(run: Run) -> dict[str, float]:
+    curve = seen_unseen_curve(run.test.logits, run.test.labels, run.split)
+    held_out = split_accuracies(run.held_out.logits, run.held_out.labels, run.split)
+    return {"held_out": held_out.sy, "oracle": curve.at(curve.best_gamma()).yy}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -14,18 +14,22 @@ from ftlib.metrics import Curve
 from .design import COLOURS, WIDTH
 
 
-def before_after(rows: Mapping[str, tuple[Estimate, Estimate]], ax: Axes | None = None) -> Axes:
-    """An arrow a row from pre-trained to fine-tuned accuracy (fractions), each end with its 95 % interval."""
+def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None) -> Axes:
+    """An arrow a row from pre-trained to fine-tuned accuracy (fractions), each end with its 95 % interval.
+
+    A third estimate of a row is AdaBN's.
+    """
     ax = ax or plt.subplots(figsize=(WIDTH, 0.55 * len(rows) + 0.9))[1]
-    for y, (before, after) in enumerate(rows.values()):
+    for y, (before, after, *control) in enumerate(rows.values()):
         ax.annotate(
             "", (100 * after.mean, y), (100 * before.mean, y), arrowprops={"arrowstyle": "->", "color": "#999999"}
         )
-        for name, e in (("pre-trained", before), ("fine-tuned", after)):
+        for name, e in zip(("pre-trained", "fine-tuned", "AdaBN"), (before, after, *control), strict=False):
             ax.plot([100 * e.low, 100 * e.high], [y, y], color=COLOURS[name], lw=5, alpha=0.3, solid_capstyle="butt")
-            ax.plot(100 * e.mean, y, "o", color=COLOURS[name], ms=7)
+            ax.plot(100 * e.mean, y, "D" if name == "AdaBN" else "o", color=COLOURS[name], ms=7)
             if y == 0:
-                ax.text(100 * e.mean, y - 0.32, name, color=COLOURS[name], ha="center", va="bottom", fontsize=9)
+                side = ("top", 0.28) if name == "AdaBN" else ("bottom", -0.32)
+                ax.text(100 * e.mean, y + side[1], name, color=COLOURS[name], ha="center", va=side[0], fontsize=9)
     ax.set_yticks(range(len(rows)), rows)
     ax.set(ylim=(len(rows) - 0.5, -0.75), xlabel="accuracy (%)")
     ax.grid(axis="y", visible=False)

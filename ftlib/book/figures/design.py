@@ -18,6 +18,7 @@ COLOURS = {
     "absent": "#D55E00",
     "pre-trained": "#7F7F7F",
     "fine-tuned": "#009E73",
+    "AdaBN": "#999933",
     "ALG": "#CC79A7",
     "PCV": "#E69F00",
     "mirrored": "#882255",
