@@ -89,13 +89,13 @@ class Study:
         return self.sweep({method: self.plan(method, **own)})[method]
 
     def tune(self, settings: Mapping[Any, Mapping[str, Any]], seed: int, **own: Any) -> pd.DataFrame:
-        """Settings of fine-tuning, tried on a seed that no result comes from: a row a setting, means over the pairs.
+        """Settings tried on a seed that no result comes from: a row a setting, means over the pairs.
 
-        ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}. ``held_out`` is Acc_{S/Y} on images that
+        ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}, by default of fine-tuning. ``held_out`` is Acc_{S/Y} on images that
         are kept out of training, which anyone has; ``oracle`` is Acc_{Y/Y} with γ* on the test images, a luxury.
         """
-        how = {"seeds": [seed], "options": {"holdout": HOLDOUT}} | own
-        tried = self.sweep({name: self.plan("finetune", **how | dict(values)) for name, values in settings.items()})
+        how: dict[str, Any] = {"method": "finetune", "seeds": [seed], "options": {"holdout": HOLDOUT}} | own
+        tried = self.sweep({name: self.plan(**how | dict(values)) for name, values in settings.items()})
         return pd.DataFrame({name: runs.measure(_scores).mean() for name, runs in tried.items()}).T
 
     def check(self, id: str, statement: str, effects: pd.Series | Mapping[Any, float], **how: Any) -> Claim:
