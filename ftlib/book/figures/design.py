@@ -6,12 +6,13 @@ palette is Okabe and Ito's, with a wine red of Tol's: made for all kinds of colo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 COLOURS = {
     "seen": "#0072B2",
@@ -53,6 +54,12 @@ def use_style() -> None:
             "legend.frameon": False,
         }
     )
+
+
+def drawable(names: Sequence[str]) -> list[str]:
+    """Names of classes as the typeface can draw them: its number in place of one with a character that it lacks."""
+    font = get_font(findfont(FontProperties()))
+    return [name if all(map(font.get_char_index, map(ord, name))) else str(c) for c, name in enumerate(names)]
 
 
 def small_multiples(count: int, columns: int = 3, height: float = 2.2) -> list[Axes]:

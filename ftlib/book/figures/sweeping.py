@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from ftlib.benchmarks import ClassSplit
 
-from .design import COLOURS, WIDTH, small_multiples
+from .design import COLOURS, WIDTH, drawable, small_multiples
 
 FAILED = "#DDDDDD"
 
@@ -111,16 +111,19 @@ def class_map(
 ) -> Axes:
     """Figure 7 of the paper: class means in a plane [C, 2], such as that of t-SNE, with the split marked.
 
-    Classes with names of one or two characters are drawn as these, bold for S, others as dots for S and crosses for U.
+    Classes with names of one or two characters are drawn as these, or as their number where the typeface lacks one,
+    bold for S; others as dots for S and crosses for U.
     """
     ax = ax or plt.subplots(figsize=(4, 4))[1]
+    names = drawable(names)
     written = bool(names) and max(map(len, names)) <= 2
     for side, marker in (("seen", "o"), ("absent", "x")):
         own = list(getattr(split, side))
         ax.plot(*points[own].T, marker, ms=0 if written else 5, color=COLOURS[side], mew=1.5)
         for c in own if written else ():
             weight = "bold" if side == "seen" else "normal"
-            ax.text(*points[c], names[c], color=COLOURS[side], ha="center", va="center", fontsize=9, weight=weight)
+            how = {"color": COLOURS[side], "weight": weight, "fontsize": 9, "parse_math": False}
+            ax.text(*points[c], names[c], ha="center", va="center", **how)
     ax.margins(0.08)
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
