@@ -9,15 +9,17 @@ study.finish({"uy": percent(over_seeds(change.uy))})
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from torch import nn
 
 from ftlib import benchmarks as families
+from ftlib import models
 from ftlib.book import figures
 from ftlib.book.claims import Claim
 from ftlib.book.estimates import by_seed
@@ -39,7 +41,10 @@ class Runs(dict[Key, Run]):
         ``beside`` are mappings under the same keys, such as other runs, whose entries ``what`` takes in addition.
         """
         rows = {key: _mapping(what(run, *(other[key] for other in beside))) for key, run in self.items()}
-        return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["pair", "seed"]))
+        table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["pair", "seed"]))
+        if len(table.columns) and all(isinstance(name, tuple) for name in table.columns):
+            table.columns = pd.MultiIndex.from_tuples(table.columns)
+        return table
 
     @property
     def first(self) -> Run:
@@ -85,18 +90,43 @@ class Study:
         self.used |= {run.key: run for runs in found.values() for run in runs.values()}
         return found
 
+    def heads(self, **own: Any) -> dict[Key, nn.Module]:
+        """The heads of the pre-trained models, as they were before any fine-tuning; ``own`` as for `plan`."""
+        sources = sweep({key: e.source for key, e in self.plan("pretrained", **own).items()})
+        return {key: models.head(run.build()) for key, run in sources.items()}
+
     def runs(self, method: str, **own: Any) -> Runs:
         return self.sweep({method: self.plan(method, **own)})[method]
 
     def tune(self, settings: Mapping[Any, Mapping[str, Any]], seed: int, **own: Any) -> pd.DataFrame:
         """Settings tried on a seed that no result comes from: a row a setting, means over the pairs.
 
-        ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}, by default of fine-tuning. ``held_out`` is Acc_{S/Y} on images that
-        are kept out of training, which anyone has; ``oracle`` is Acc_{Y/Y} with γ* on the test images, a luxury.
+        ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}, by default of fine-tuning. ``held_out`` is
+        Acc_{S/Y} on images that are kept out of training, which anyone has; ``oracle`` is Acc_{Y/Y} with γ* on the test
+        images, a luxury.
         """
-        how: dict[str, Any] = {"method": "finetune", "seeds": [seed], "options": {"holdout": HOLDOUT}} | own
-        tried = self.sweep({name: self.plan(**how | dict(values)) for name, values in settings.items()})
-        return pd.DataFrame({name: runs.measure(_scores).mean() for name, runs in tried.items()}).T
+        how: dict[str, Any] = {"method": "finetune", "seeds": [seed]} | own
+        plans = {}
+        for name, values in settings.items():
+            values = {**how, **values}
+            options = {**values.pop("options", {}), "holdout": HOLDOUT}
+            plans[name] = self.plan(**values, options=options)
+        tried = {name: runs.measure(_scores).mean() for name, runs in self.sweep(plans).items()}
+        return pd.DataFrame(tried, index=["held_out", "oracle"]).T
+
+    def choose(
+        self, settings: Mapping[str, Sequence[Mapping[str, Any]]], seed: int
+    ) -> tuple[dict[str, Mapping[str, Any]], pd.DataFrame]:
+        """Under each name the setting with the best ``held_out`` of `tune`, and its table: rows (name, number).
+
+        All are tried on the first pair alone; where there is only one setting, nothing is tried.
+        """
+        tried = {(name, i): how for name, of in settings.items() if len(of) > 1 for i, how in enumerate(of)}
+        scores = self.tune(tried, seed, benchmarks=self.benchmarks[:1])
+        best = {
+            name: max(range(len(of)), key=lambda i: scores.held_out.get((name, i), 0)) for name, of in settings.items()
+        }
+        return {name: settings[name][i] for name, i in best.items()}, scores
 
     def check(self, id: str, statement: str, effects: pd.Series | Mapping[Any, float], **how: Any) -> Claim:
         """`ftlib.book.claims.check` of a column; withheld, that is only reported, if the pre-trained model is blind."""
@@ -152,6 +182,11 @@ class Study:
 def nearest_to_mean(column: pd.Series) -> Key:
     """The (pair, seed) whose value is nearest to the mean of all: the run to show in a picture."""
     return (column - column.mean()).abs().idxmin()
+
+
+def side_by_side(found: Mapping[Any, Mapping[Key, Any]]) -> dict[Key, dict[Any, Any]]:
+    """Several kinds of runs, as `Study.sweep` gives them, as one mapping for each (pair, seed)."""
+    return {key: {name: runs[key] for name, runs in found.items()} for key in next(iter(found.values()))}
 
 
 def of_pairs(frame: Any) -> dict[str, Any]:
