@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+os.environ["MPLBACKEND"] = "Agg"  # pictures are drawn and looked at, never shown
+
 import ftlib  # isort: skip  # before torch: it fixes cuBLAS's workspace and stands in for what torchvision may lack
 
 import pytest
@@ -21,6 +26,13 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FTLIB_STORE", str(tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

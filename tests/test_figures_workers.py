@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 
 from ftlib.book import figures
@@ -20,9 +15,7 @@ BARS = [
 
 @pytest.fixture
 def ax():
-    axes = figures.timeline(BARS)
-    yield axes
-    plt.close(axes.figure)
+    return figures.timeline(BARS)
 
 
 def test_bars_begin_and_end_where_the_work_did(ax):

@@ -3,16 +3,79 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from ftlib.book import interactive
+from ftlib.book.figures import COLOURS
 from ftlib.book.figures.plane import TINTS
+from ftlib.core import ClassSplit
+from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 BOX = (0.0, 3.0, 0.0, 2.0)
 FRAMES = {"0": (np.array([[0, 1, 1], [2, 2, 3]]), "at first"), "9": (np.array([[0, 0, 1], [2, 3, 3]]), "later")}
 POINTS, LABELS = np.array([[0.0, 0.0], [2.0, 1.0], [1.0, 2.0], [3.0, 2.0], [2.0, 3.0]]), np.array([0, 1, 2, 3, 0])
+
+# the γ slider -----------------------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+SPLIT, Y = ClassSplit([0, 1], [2, 3]), np.tile(np.arange(4), 50)
+LOGITS = RNG.normal(size=(200, 4)) + [2, 2, 0, 0] + 2 * np.eye(4)[Y]
+CURVE = seen_unseen_curve(LOGITS, Y, SPLIT)
+
+
+@pytest.fixture
+def slider():
+    return interactive.gamma_slider(CURVE, {"γ = 0": 0.0, "γ*": CURVE.best_gamma()})
+
+
+def test_a_stop_puts_the_point_where_the_model_is_with_that_gamma(slider):
+    stops = slider.layout.sliders[0].steps
+    assert len(stops) > 80
+    for stop in stops:
+        readout = stop.args[1]["title.text"]
+        gamma = float(readout.split("γ = ")[1].split()[0].replace("−", "-"))
+        told = [float(number.rstrip("%")) / 100 for number in re.findall(r"[\d.]+%", readout)]
+        near = [split_accuracies(LOGITS, Y, SPLIT, gamma + off) for off in (-0.006, 0, 0.006)]  # γ is told to 0.01
+        assert any(np.allclose(told, [a.sy, a.uy, a.yy], atol=6e-4) for a in near), readout
+        (x,), (y,) = stop.args[0]["x"][0], stop.args[0]["y"][0]
+        assert (x, y) == pytest.approx(told[:2], abs=6e-4) and stop.args[2] == (2,)
+
+
+def test_to_the_right_gamma_grows_and_the_absent_classes_gain(slider):
+    stops = slider.layout.sliders[0].steps
+    seen, absent = ([stop.args[0][axis][0][0] for stop in stops] for axis in "xy")
+    assert seen == sorted(seen, reverse=True) and absent == sorted(absent)
+    assert seen[0] - seen[-1] > 0.2 and absent[-1] - absent[0] > 0.2
+    gammas = [float(stop.label.replace("−", "-")) for stop in stops]
+    assert gammas == sorted(gammas) and gammas[0] < 0 < CURVE.best_gamma() < gammas[-1]
+
+
+def test_the_slider_starts_at_the_model_itself(slider):
+    at = CURVE.at(0.0)
+    assert "γ = 0.00" in slider.layout.title.text
+    control = slider.layout.sliders[0]
+    assert control.steps[control.active].args[1]["title.text"] == slider.layout.title.text
+    assert (slider.data[2].x, slider.data[2].y) == ((at.sy,), (at.uy,))
+
+
+def test_the_curve_and_its_marks_lie_on_the_exact_curve(slider):
+    line, marks, _ = slider.data
+    exact = {(round(x, 4), round(y, 4)) for x, y in zip(CURVE.sy, CURVE.uy, strict=True)}
+    assert set(zip(line.x, line.y, strict=True)) <= exact and (line.x[0], line.x[-1]) == (CURVE.sy[0], CURVE.sy[-1])
+    best = CURVE.at(CURVE.best_gamma())
+    assert list(zip(marks.text, marks.x, marks.y, strict=True))[1] == ("γ*", best.sy, best.uy)
+    assert (slider.layout.xaxis.title.text, slider.layout.yaxis.title.text) == ("seen accuracy", "absent accuracy")
+
+
+def test_the_readout_has_the_colours_of_the_sides(slider):
+    text = slider.layout.title.text
+    assert f"color:{COLOURS['seen']}'>seen" in text and f"color:{COLOURS['absent']}'>absent" in text
+
+
+# the toy's slider -------------------------------------------------------------------------------------------------
 
 
 def test_a_stop_changes_the_regions_and_the_readout_and_nothing_else():

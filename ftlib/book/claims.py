@@ -64,7 +64,8 @@ class Claim:
     def from_json(cls, data: Mapping[str, Any]) -> Claim:
         bounds = {"low": -math.inf, "high": math.inf}
         values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
-        return cls(**values | {k: inf for k, inf in bounds.items() if values[k] is None})
+        values |= {k: inf for k, inf in bounds.items() if values[k] is None}
+        return cls(**values)
 
     def written(self, x: float, sign: str = "") -> str:
         """A number in the claim's unit: points with one decimal, others to two digits of the interval's half-width."""

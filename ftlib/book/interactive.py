@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython.display import HTML
 
+from ftlib.book.estimates import number
 from ftlib.book.figures import COLOURS
 from ftlib.book.figures.plane import CLASS_COLOURS, INK, TINTS
 from ftlib.metrics import Curve
@@ -15,25 +16,23 @@ from ftlib.metrics import Curve
 GREY = "#666666"
 
 
-def gamma_slider(curve: Curve, marks: Mapping[str, float], steps: int = 81) -> go.Figure:
+def gamma_slider(curve: Curve, marks: Mapping[str, float]) -> go.Figure:
     """The exact seen-unseen curve with a slider for γ that moves a point along it and reads out the accuracies.
 
     Parameters
     ----------
     curve : Curve
     marks : mapping
-        Names of γ that the reader should find on the curve, such as 0 and γ*. The slider's range covers them.
-    steps : int
-        Stops of the slider.
+        Names of γ that the reader should find on the curve, such as 0 and γ*: each is a stop of the slider.
     """
     reach = max(1.0, 1.6 * max(abs(gamma) for gamma in marks.values()))
-    stops = np.union1d(np.linspace(-reach / 3, reach, steps), list(marks.values()))
+    stops = np.union1d(np.linspace(-reach / 3, reach, 81), list(marks.values()))
     start = int(np.abs(stops).argmin())
 
     def readout(gamma: float) -> str:
         point = curve.at(gamma)
         return (
-            f"γ = {gamma:.2f}   <span style='color:{COLOURS['seen']}'>seen {point.sy:.1%}</span>   "
+            f"γ = {number(gamma, '.2f')}   <span style='color:{COLOURS['seen']}'>seen {point.sy:.1%}</span>   "
             f"<span style='color:{COLOURS['absent']}'>absent {point.uy:.1%}</span>   all {point.yy:.1%}"
         )
 
@@ -56,6 +55,7 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float], steps: int = 81) -> g
             ),
         ]
     )  # fmt: skip
+    percents = {"range": [-0.02, 1.02], "tickformat": ".0%", "gridcolor": "rgba(128,128,128,.25)"}
     figure.update_layout(
         title={"text": readout(stops[start]), "font": {"size": 15}, "x": 0.02},
         sliders=[
@@ -65,7 +65,7 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float], steps: int = 81) -> g
                 "pad": {"t": 45},
                 "steps": [
                     {
-                        "label": f"{gamma:.1f}",
+                        "label": number(gamma),
                         "method": "update",
                         "args": [{"x": [[p.sy]], "y": [[p.uy]]}, {"title.text": readout(gamma)}, [2]],
                     }
@@ -73,18 +73,8 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float], steps: int = 81) -> g
                 ],
             }
         ],
-        xaxis={
-            "title": "seen accuracy",
-            "range": [-0.02, 1.02],
-            "tickformat": ".0%",
-            "gridcolor": "rgba(128,128,128,.25)",
-        },
-        yaxis={
-            "title": "absent accuracy",
-            "range": [-0.02, 1.02],
-            "tickformat": ".0%",
-            "gridcolor": "rgba(128,128,128,.25)",
-        },
+        xaxis={"title": "seen accuracy", **percents},
+        yaxis={"title": "absent accuracy", **percents},
         font={"color": GREY},
         paper_bgcolor="white",  # on dark pages a light card, as all figures are
         plot_bgcolor="rgba(0,0,0,0)",

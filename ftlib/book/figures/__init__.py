@@ -16,7 +16,7 @@ Chapters import all of them from here.
 from ftlib.book.estimates import estimate
 
 from .accuracy import before_after, gains, margins, seen_unseen
-from .design import COLOURS, VERDICTS, WIDTH, label_ends, small_multiples, use_style
+from .design import COLOURS, WIDTH, small_multiples, use_style
 from .images import concept, contact_sheet
 from .inside import dots, movement, sides, trajectories, update_matrix, waterfall
 from .plane import feature_arrows, gain_map, regions
@@ -26,9 +26,9 @@ from .verdicts import forest
 from .workers import timeline
 
 __all__ = [
-    "COLOURS", "VERDICTS", "WIDTH",
+    "COLOURS", "WIDTH",
     "before_after", "class_map", "concept", "contact_sheet", "dots", "estimate", "feature_arrows", "folds", "forest",
-    "gain_map", "gains", "heat_maps", "label_ends", "ladder", "logit_gap", "margins", "mirror", "movement", "regions",
+    "gain_map", "gains", "heat_maps", "ladder", "logit_gap", "margins", "mirror", "movement", "regions",
     "regret", "reliability", "seen_unseen", "sides", "small_multiples", "strips", "timeline", "trajectories",
     "update_matrix", "use_style", "waterfall",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ftlib.book.estimates import Estimate
 from ftlib.metrics import Curve
 
-from .design import COLOURS, WIDTH
+from .design import COLOURS, WIDTH, colour_of, histograms, interval
 
 
 def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None) -> Axes:
@@ -25,8 +25,7 @@ def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None)
             "", (100 * after.mean, y), (100 * before.mean, y), arrowprops={"arrowstyle": "->", "color": "#999999"}
         )
         for name, e in zip(("pre-trained", "fine-tuned", "AdaBN"), (before, after, *control), strict=False):
-            ax.plot([100 * e.low, 100 * e.high], [y, y], color=COLOURS[name], lw=5, alpha=0.3, solid_capstyle="butt")
-            ax.plot(100 * e.mean, y, "D" if name == "AdaBN" else "o", color=COLOURS[name], ms=7)
+            interval(ax, e, y, COLOURS[name], "D" if name == "AdaBN" else "o", size=7)
             if y == 0:
                 side = ("top", 0.28) if name == "AdaBN" else ("bottom", -0.32)
                 ax.text(100 * e.mean, y + side[1], name, color=COLOURS[name], ha="center", va=side[0], fontsize=9)
@@ -65,33 +64,28 @@ def seen_unseen(
     ax = ax or plt.subplots(figsize=(4.6, 4.4))[1]
     for name, repetitions in curves.items():
         for i, curve in enumerate(repetitions):
-            style = {"lw": 2.2} if i == 0 else {"lw": 0.7, "alpha": 0.45}
-            ax.plot(100 * curve.sy, 100 * curve.uy, color=COLOURS[name], **style)
+            width, alpha = (2.2, 1.0) if i == 0 else (0.7, 0.45)
+            ax.plot(100 * curve.sy, 100 * curve.uy, color=COLOURS[name], lw=width, alpha=alpha)
         if marks is None:
             at = repetitions[0].at(0.0)
             ax.plot(100 * at.sy, 100 * at.uy, "o", ms=8, color=COLOURS[name], mec="white")
     for name, (sy, uy) in (marks or {}).items():
         star = "*" if name.endswith("γ*") else "o"
-        ax.plot(100 * sy, 100 * uy, star, ms=13 if star == "*" else 8, color=_mark_colour(name), mec="white", zorder=5)
+        ax.plot(100 * sy, 100 * uy, star, ms=13 if star == "*" else 8, color=colour_of(name), mec="white", zorder=5)
         ax.annotate(name, (100 * sy, 100 * uy), (-9, -3), textcoords="offset points", ha="right", va="top", fontsize=9)
     ax.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
     ax.set(xlabel="seen accuracy $Acc_{S/Y}$ (%)", ylabel="absent accuracy $Acc_{U/Y}$ (%)")
     return ax
 
 
-def margins(
-    seen: np.ndarray, absent: np.ndarray, gammas: Mapping[str, float] | None = None, ax: Axes | None = None
-) -> Axes:
+def margins(seen: np.ndarray, absent: np.ndarray, gammas: Mapping[str, float], ax: Axes | None = None) -> Axes:
     """How far the best seen logit is above the best absent one, on seen and on absent images; each γ as a line.
 
     An image right of a line is called seen, left of it absent.
     """
     ax = ax or plt.subplots()[1]
-    bins = np.linspace(*np.percentile(np.concatenate([seen, absent]), [0.2, 99.8]), 60)
-    for side, values in (("seen", seen), ("absent", absent)):
-        ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
+    histograms(ax, seen, absent)
     top = ax.get_ylim()[1]
-    gammas = gammas or {"γ = 0": 0.0}
     for i, (name, gamma) in enumerate(gammas.items()):
         ax.axvline(gamma, color=COLOURS.get(name, "#333333"), lw=1.4, ls="-" if name == "γ*" else "--")
         level = i % 2 if len(gammas) < 4 else i  # many lines, perhaps close together: a step for each name
@@ -99,7 +93,3 @@ def margins(
     ax.set(xlabel="best seen logit − best absent logit", yticks=[], ylabel="images")
     ax.grid(axis="y", visible=False)
     return ax
-
-
-def _mark_colour(name: str) -> str:
-    return next((colour for key, colour in COLOURS.items() if name.endswith(key)), "#333333")

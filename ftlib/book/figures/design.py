@@ -14,10 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from ftlib.book.estimates import Estimate
+
 COLOURS = {
     "seen": "#0072B2",
     "absent": "#D55E00",
-    "pre-trained": "#7F7F7F",
+    "pre-trained": "#6E6E6E",
     "fine-tuned": "#009E73",
     "AdaBN": "#999933",
     "ALG": "#CC79A7",
@@ -26,7 +28,7 @@ COLOURS = {
     "γ*": "#111111",
     "LOLSGD": "#56B4E9",
 }
-VERDICTS = {"replicates": "#009E73", "inconclusive": "#7F7F7F", "contradicts": "#D55E00", "reported": "#0072B2"}
+VERDICTS = {"replicates": "#009E73", "inconclusive": "#6E6E6E", "contradicts": "#D55E00", "reported": "#0072B2"}
 MARKERS = "osD^vP"
 WIDTH = 7.0  # inches, that of a page's text
 
@@ -62,14 +64,37 @@ def drawable(names: Sequence[str]) -> list[str]:
     return [name if all(map(font.get_char_index, map(ord, name))) else str(c) for c, name in enumerate(names)]
 
 
-def small_multiples(count: int, columns: int = 3, height: float = 2.2) -> list[Axes]:
-    """``count`` Axes in rows of ``columns``, sharing both axes; what is left of the last row is switched off."""
+def small_multiples(count: int, columns: int = 3, height: float = 2.2, shared: bool = True) -> list[Axes]:
+    """``count`` Axes in rows of ``columns``, which share both axes; what is left of the last row is switched off."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), sharex=True, sharey=True, squeeze=False)[1]
+    size = WIDTH, height * rows
+    axes = plt.subplots(rows, columns, figsize=size, sharex=shared, sharey=shared, squeeze=False)[1]
     for ax in axes.flat[count:]:
         ax.set_axis_off()
     return list(axes.flat[:count])
+
+
+def colour_of(name: str) -> str:
+    """Of the method or estimator that a name ends in, such as "fine-tuned + ALG"; dark grey if that is none."""
+    return next((colour for key, colour in COLOURS.items() if name.endswith(key)), "#333333")
+
+
+def interval(ax: Axes, e: Estimate, y: float, colour: str, marker: str = "o", size: float = 6) -> None:
+    """A fraction with its 95 % interval, in percent, as a mark on a band."""
+    if e.n > 1:
+        ax.plot([100 * e.low, 100 * e.high], [y, y], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
+    ax.plot(100 * e.mean, y, marker, color=colour, ms=size)
+
+
+def histograms(ax: Axes, seen: np.ndarray, absent: np.ndarray, outline: Sequence[float] | np.ndarray = ()) -> None:
+    """Densities of the two sides over common bins, which leave out the outermost 0.5 %; a third as an outline."""
+    low, high = np.percentile(np.concatenate([seen, absent, outline]), [0.5, 99.5])
+    bins = np.linspace(low, high, 50)
+    for side, values in (("seen", seen), ("absent", absent)):
+        ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
+    if len(outline):
+        ax.hist(outline, bins, density=True, histtype="step", color="#333333", lw=1.2)
 
 
 def label_ends(ax: Axes, x: float, ends: list[tuple[float, str]], colours: Mapping[str, str]) -> None:

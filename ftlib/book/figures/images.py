@@ -13,12 +13,13 @@ from ftlib.benchmarks import Benchmark, ImageSet
 from .design import COLOURS, WIDTH
 
 
-def concept(benchmark: Benchmark, per_side: int = 6, ax: Axes | None = None) -> Axes:
-    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of each class."""
+def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
+    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of six classes of each side."""
     ax = _canvas(ax)
     split = benchmark.split
-    classes = [*split.seen[:per_side], *split.absent[:per_side]]
-    offsets = [i + (0.6 if i >= len(split.seen[:per_side]) else 0.0) for i in range(len(classes))]
+    seen, absent = split.seen[:6], split.absent[:6]
+    classes = [*seen, *absent]
+    offsets = [i + (0.6 if i >= len(seen) else 0.0) for i in range(len(classes))]
     stages = [
         ("pre-train:\nall classes,\nsource domain", benchmark.source, set(classes)),
         ("fine-tune:\nS alone,\ntarget domain", benchmark.target, set(split.seen)),
@@ -33,7 +34,7 @@ def concept(benchmark: Benchmark, per_side: int = 6, ax: Axes | None = None) -> 
                 frame = Rectangle((x, row), 0.9, 0.9, fill=False, ls=":", ec=COLOURS["absent"])
                 ax.add_patch(frame)
                 ax.text(x + 0.45, row + 0.45, "absent", ha="center", va="center", fontsize=6.5, color=COLOURS["absent"])
-    for side, x in (("seen", offsets[0]), ("absent", offsets[len(split.seen[:per_side])])):
+    for side, x in (("seen", offsets[0]), ("absent", offsets[len(seen)])):
         name = "fine-tuning classes S" if side == "seen" else "absent classes U"
         text = f"{name} ({len(getattr(split, side))})"
         ax.text(x, -0.2, text, color=COLOURS[side], ha="left", va="bottom", weight="bold")

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ftlib.benchmarks import ClassSplit
-from ftlib.book.estimates import Estimate, estimate
+from ftlib.book.estimates import Estimate, estimate, number
 
-from .design import COLOURS, WIDTH, label_ends
+from .design import COLOURS, WIDTH, interval, label_ends
 
 
 def trajectories(
@@ -46,24 +46,15 @@ def update_matrix(similar: np.ndarray, split: ClassSplit, ax: Axes | None = None
     picture = ax.imshow(ordered, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
     ax.figure.colorbar(picture, ax=ax, shrink=0.8, label="cosine of weight changes")
     others = np.where(np.eye(len(order), dtype=bool), np.nan, ordered)
+    frame = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.85}
     for row, rows in blocks.items():
-        for column, columns in blocks.items():
+        y = (rows.start + rows.stop - 1) / 2
+        ax.text(-1.5, y, row, color=COLOURS[row], ha="right", va="center", rotation=90)
+        ax.text(y, -1.5, row, color=COLOURS[row], ha="center", va="bottom")
+        for columns in blocks.values():
             if np.isfinite(block := others[rows, columns]).any():
-                middle = (columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2
-                frame = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.85}
-                ax.text(
-                    *middle,
-                    f"{np.nanmean(block):+.2f}".replace("-", "−"),
-                    ha="center",
-                    va="center",
-                    fontsize=11,
-                    bbox=frame,
-                )
-            if row == "seen":
-                middle = (columns.start + columns.stop - 1) / 2
-                ax.text(middle, -1.5, column, color=COLOURS[column], ha="center", va="bottom")
-        middle = (rows.start + rows.stop - 1) / 2
-        ax.text(-1.5, middle, row, color=COLOURS[row], ha="right", va="center", rotation=90)
+                text, x = number(float(np.nanmean(block)), "+.2f"), (columns.start + columns.stop - 1) / 2
+                ax.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame)
     for line in (ax.axhline, ax.axvline):
         line(n - 0.5, color="#333333", lw=1)
     ax.set(xticks=[], yticks=[])
@@ -89,22 +80,21 @@ def waterfall(start: Estimate, parts: Mapping[str, Estimate], end: Estimate, ax:
         if y + 1 < len(rows):
             ax.plot([level, level], [y - 0.31, y + 1.31], color="#999999", lw=0.8, ls=":")
     ax.axvline(0, color="#333333", lw=0.8)
-    ax.set_yticks(range(len(rows)), [f"{name}\n{_signed(e)}" for name, e, _ in rows], fontsize=9)
+    ax.set_yticks(range(len(rows)), [f"{name}\n{e:+.2f}" for name, e, _ in rows], fontsize=9)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     return ax
 
 
-def movement(before: np.ndarray, after: np.ndarray, side: str, goal: np.ndarray | None = None, ax: Axes | None = None):
-    """Figure 6a of the paper: an arrow [K, 2] for each class mean of one side; ``goal`` puts crosses beside them."""
+def movement(before: np.ndarray, after: np.ndarray, side: str, goal: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Figure 6a of the paper: an arrow for each class mean [K, 2] of one side, and a cross where it might have led."""
     ax = ax or plt.subplots(figsize=(4, 4))[1]
     for start, end in zip(before, after, strict=True):
         arrow = {"arrowstyle": "-|>", "color": COLOURS[side], "lw": 1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
         ax.annotate("", end, start, arrowprops=arrow)
     ax.plot(*before.T, "o", ms=3, color=COLOURS["pre-trained"])
     ax.plot(*after.T, ".", ms=1, color=COLOURS[side])
-    if goal is not None:
-        ax.plot(*goal.T, "x", ms=4, color="#333333", mew=0.9)
+    ax.plot(*goal.T, "x", ms=4, color="#333333", mew=0.9)
     ax.set(aspect="equal", xticks=[], yticks=[])
     ax.grid(visible=False)
     return ax
@@ -127,15 +117,10 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[str, str],
     ax = ax or plt.subplots()[1]
     for y, row in enumerate(rows.values()):
         for at, (name, e) in zip(y + np.linspace(-0.14, 0.14, len(row)), row.items(), strict=True):
-            ax.plot([100 * e.low, 100 * e.high], [at, at], color=colours[name], lw=5, alpha=0.3, solid_capstyle="butt")
-            ax.plot(100 * e.mean, at, "o", ms=6, color=colours[name])
+            interval(ax, e, at, colours[name])
     for i, name in enumerate(next(iter(rows.values()))):
         ax.text(0.0, 1.02 + 0.07 * i, name, color=colours[name], transform=ax.transAxes, va="bottom", fontsize=9)
     ax.set_yticks(range(len(rows)), rows)
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy (%)")
     ax.grid(axis="y", visible=False)
     return ax
-
-
-def _signed(e: Estimate) -> str:
-    return f"{e:+.2f}".replace("± +", "± ").replace("-", "−")

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
 
 from ftlib.benchmarks import ClassSplit
-from ftlib.book.estimates import estimate
+from ftlib.book.estimates import estimate, number
 
 from .design import COLOURS, WIDTH
 
 CLASS_COLOURS = (COLOURS["seen"], "#4FA3D1", COLOURS["absent"], "#EE9A5A")  # A and B are seen, C and D absent
-TINTS = tuple(to_hex([1 - 0.33 * (1 - part) for part in to_rgb(colour)]) for colour in CLASS_COLOURS)
+TINTS = tuple(to_hex((0.67 + 0.33 * r, 0.67 + 0.33 * g, 0.67 + 0.33 * b)) for r, g, b in map(to_rgb, CLASS_COLOURS))
 INK = "#333333"
 
 
@@ -89,31 +89,22 @@ def feature_arrows(
     return ax
 
 
-def gain_map(
-    gains: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    reach: float | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+def gain_map(gains: np.ndarray, rows: Sequence[str], columns: Sequence[str], ax: Axes | None = None) -> Axes:
     """Mean gains as a table with colours: green gains, brown loses.
 
     Parameters
     ----------
     gains : [rows, columns, R]
         Points of accuracy in each of R repetitions; bold where their 95 % interval leaves out zero.
-    reach : float, optional
-        The gain that has the full colour; the largest mean if not given.
     """
     ax = ax or plt.subplots(figsize=(4.2, 0.36 * len(rows) + 1))[1]
     means = gains.mean(-1)
-    reach = reach or float(np.abs(means).max()) or 1.0
+    reach = float(np.abs(means).max()) or 1.0
     ax.imshow(means, cmap="BrBG", vmin=-1.5 * reach, vmax=1.5 * reach, aspect="auto")
     for y, x in np.ndindex(means.shape):
         cell = estimate(gains[y, x])
-        text = f"{cell.mean:+.1f}".replace("-", "−")
         weight = "bold" if cell.low > 0 or cell.high < 0 else "normal"
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, weight=weight, color="#111111")
+        ax.text(x, y, number(cell.mean, "+.1f"), ha="center", va="center", fontsize=9, weight=weight, color="#111111")
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
@@ -122,8 +113,9 @@ def gain_map(
     return ax
 
 
-def _letter(ax: Axes, c: int, at: np.ndarray, offset: np.ndarray = (0, 0)) -> None:
+def _letter(ax: Axes, c: int, at: np.ndarray, offset: np.ndarray | None = None) -> None:
     """A class's letter in a ring, ``offset`` points away from a place: behind an arrow, so that a short one shows."""
     frame = {"boxstyle": "circle,pad=0.18", "fc": "white", "ec": CLASS_COLOURS[c], "lw": 1.2}
     text = {"weight": "bold", "fontsize": 9, "color": INK, "ha": "center", "va": "center", "zorder": 6}
-    ax.annotate("ABCD"[c], at, offset, textcoords="offset points", bbox=frame, **text)
+    x, y = (0, 0) if offset is None else offset
+    ax.annotate("ABCD"[c], tuple(at), (x, y), textcoords="offset points", bbox=frame, **text)

@@ -13,7 +13,7 @@ from ftlib.book.estimates import Estimate
 from ftlib.calibration import Mirrored
 from ftlib.metrics import Curve
 
-from .design import COLOURS, WIDTH
+from .design import COLOURS, WIDTH, colour_of, histograms, interval
 
 
 def logit_gap(logits: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axes | None = None) -> Axes:
@@ -29,9 +29,7 @@ def logit_gap(logits: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axe
     seen, absent = logits[:, list(split.seen)], logits[:, list(split.absent)].mean(1)
     own = logits[np.arange(len(labels)), labels]
     levels = {"seen": (seen.sum(1) - own) / (seen.shape[1] - 1), "absent": absent}
-    bins = np.linspace(*np.percentile(np.concatenate([*levels.values()]), [0.5, 99.5]), 40)
-    for side, values in levels.items():
-        ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
+    histograms(ax, **levels)
     top = ax.get_ylim()[1] * 1.04
     low, high = sorted(values.mean() for values in levels.values())
     ax.annotate("", (high, top), (low, top), arrowprops={"arrowstyle": "<->", "color": COLOURS["ALG"], "lw": 1.6})
@@ -44,10 +42,7 @@ def logit_gap(logits: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axe
 def mirror(margins: Mirrored, truth: np.ndarray, gamma: float, ax: Axes | None = None) -> Axes:
     """Margins of the seen images, of their mirror images, and, as an outline, those that absent images really have."""
     ax = ax or plt.subplots()[1]
-    bins = np.linspace(*np.percentile(np.concatenate([margins.seen, margins.absent, truth]), [0.5, 99.5]), 40)
-    for side, values in (("seen", margins.seen), ("absent", margins.absent)):
-        ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
-    ax.hist(truth, bins, density=True, histtype="step", color="#333333", lw=1.2)
+    histograms(ax, margins.seen, margins.absent, truth)
     top = ax.get_ylim()[1]
     ax.axvline(gamma, color=COLOURS["mirrored"], lw=1.6)
     ax.text(gamma, top * 1.02, " γ", color=COLOURS["mirrored"], ha="left", va="bottom")
@@ -68,7 +63,7 @@ def folds(curves: Sequence[Curve], least: Sequence[float], gammas: Sequence[floa
         if np.isfinite(gamma):
             ax.plot(gamma, 100 * curve.at(gamma).yy, "o", color=COLOURS["PCV"], mec="white", ms=7)
     if np.isfinite(gammas).any():
-        ax.axvline(np.nanmean(gammas), color=COLOURS["PCV"], lw=1.6, ls="--")
+        ax.axvline(float(np.nanmean(gammas)), color=COLOURS["PCV"], lw=1.6, ls="--")
     reach = max(1.0, np.nanmax(np.abs(gammas))) if np.isfinite(gammas).any() else 5.0
     ax.set(title="PCV: the best of each fold", xlabel="γ", ylabel="held-out accuracy (%)")
     ax.set_xlim(-0.5 * reach, 2.2 * reach)
@@ -84,10 +79,7 @@ def ladder(rungs: Mapping[str, Mapping[str, Estimate]], ax: Axes | None = None) 
         ax.text(0.01, y, rung, transform=ax.get_yaxis_transform(), weight="bold", va="center", fontsize=9)
         y += 1
         for name, e in rows.items():
-            colour = next((c for key, c in COLOURS.items() if name.endswith(key)), "#333333")
-            if np.isfinite([e.low, e.high]).all():
-                ax.plot([100 * e.low, 100 * e.high], [y, y], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
-            ax.plot(100 * e.mean, y, "o", color=colour, ms=6)
+            interval(ax, e, y, colour_of(name))
             ticks.append(y)
             names.append(name)
             y += 1
@@ -97,9 +89,7 @@ def ladder(rungs: Mapping[str, Mapping[str, Estimate]], ax: Axes | None = None) 
     return ax
 
 
-def regret(
-    values: Mapping[str, Mapping[str, float]], xlabel: str = "regret (points of accuracy)", ax: Axes | None = None
-) -> Axes:
+def regret(values: Mapping[str, Mapping[str, float]], ax: Axes | None = None) -> Axes:
     """A row an estimator: its regret on every pair as a dot, the mean as a bar, the worst as a number."""
     ax = ax or plt.subplots(figsize=(WIDTH, 0.36 * len(values) + 0.9))[1]
     reach = max(max(points.values()) for points in values.values())
@@ -111,7 +101,7 @@ def regret(
         text = f"{x.mean():.1f}, worst {x.max():.1f}"
         ax.annotate(text, (reach, y), (8, 0), textcoords="offset points", va="center", fontsize=8.5)
     ax.set_yticks(range(len(values)), values)
-    ax.set(ylim=(len(values) - 0.5, -0.5), xlabel=xlabel, xlim=(-0.02 * reach, 1.02 * reach))
+    ax.set(ylim=(len(values) - 0.5, -0.5), xlim=(-0.02 * reach, 1.02 * reach), xlabel="regret (points of accuracy)")
     ax.grid(axis="y", visible=False)
     return ax
 

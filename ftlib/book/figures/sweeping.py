@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from ftlib.benchmarks import ClassSplit
 
-from .design import COLOURS, WIDTH, drawable, small_multiples
+from .design import COLOURS, drawable, small_multiples
 
 FAILED = "#DDDDDD"
 
@@ -20,10 +22,8 @@ def heat_maps(
     values: Mapping[str, np.ndarray],
     rates: Mapping[str, Sequence[float]],
     decays: Mapping[str, Sequence[float]],
-    label: str = "AUSUC",
-    columns: int = 3,
 ) -> list[Axes]:
-    """Figure 4 of the paper: a measure over learning rates and weight decays, a panel an optimizer, one colour scale.
+    """Figure 4 of the paper: AUSUC over learning rates and weight decays, a panel an optimizer, one colour scale.
 
     Parameters
     ----------
@@ -31,24 +31,22 @@ def heat_maps(
         R repetitions of each setting, nan where training diverged. A cell shows the mean over those that did not, and
         how many did; the frame is around the cell that is best, a diverged repetition counted as 0.
     rates, decays : mapping from optimizer to L and W numbers
-    label : str
-        Name of the measure.
+
+    Raises
+    ------
+    ValueError
+        Every training diverged.
     """
-    rows = -(-len(values) // columns)
-    tall = max(len(grid) for grid in values.values())
-    size = WIDTH, rows * (0.29 * tall + 0.75)
-    axes = plt.subplots(rows, min(columns, len(values)), figsize=size, squeeze=False)[1]
-    for ax in axes.flat[len(values) :]:
-        ax.set_axis_off()
-    finished = np.concatenate([grid[np.isfinite(grid)] for grid in values.values()])
-    if len(finished) == 0:
+    if not any(np.isfinite(grid).any() for grid in values.values()):
         raise ValueError("every training diverged: there is nothing to draw")
-    means = {name: _means(grid) for name, grid in values.items()}
-    low, high = (float(end(np.concatenate([m.ravel() for m in means.values()]))) for end in (np.nanmin, np.nanmax))
-    for place, (ax, name) in enumerate(zip(axes.flat, values, strict=False)):
-        picture = ax.imshow(means[name], cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    axes = small_multiples(len(values), height=0.29 * max(map(len, values.values())) + 0.75, shared=False)
+    means = {name: np.ma.masked_invalid(grid).mean(-1).filled(np.nan) for name, grid in values.items()}
+    shown = np.concatenate([grid.ravel() for grid in means.values()])
+    scale = Normalize(np.nanmin(shown), np.nanmax(shown))
+    for place, (ax, name) in enumerate(zip(axes, values, strict=True)):
+        ax.imshow(means[name], cmap="cividis", norm=scale, aspect="auto")
         for y, x in np.ndindex(means[name].shape):
-            _cell(ax, x, y, values[name][y, x], means[name][y, x], dark=means[name][y, x] < (low + high) / 2)
+            _cell(ax, x, y, values[name][y, x], dark=scale(means[name][y, x]) < 0.5)
         worth = np.nan_to_num(values[name]).mean(-1)
         y, x = np.unravel_index(worth.argmax(), worth.shape)
         ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=COLOURS["absent"], lw=2))
@@ -57,19 +55,16 @@ def heat_maps(
         ax.set_title(name)
         ax.tick_params(length=0)
         ax.grid(visible=False)
-        if place % columns == 0:
+        if place % 3 == 0:
             ax.set_ylabel("learning rate", fontsize=9)
-        if place + columns >= len(values):
+        if place + 3 >= len(values):
             ax.set_xlabel("weight decay", fontsize=9)
-    axes[0, 0].figure.colorbar(picture, ax=axes, shrink=0.8, aspect=30, label=label)
-    return list(axes.flat[: len(values)])
+    plt.colorbar(ScalarMappable(scale, "cividis"), ax=axes, shrink=0.8, aspect=30, label="AUSUC")
+    return axes
 
 
 def strips(
-    panels: Mapping[str, Mapping[str, np.ndarray]],
-    marked: Mapping[str, int],
-    references: Mapping[str, float] | None = None,
-    columns: int = 3,
+    panels: Mapping[str, Mapping[str, np.ndarray]], marked: Mapping[str, int], references: Mapping[str, float]
 ) -> list[Axes]:
     """Every setting as a dot, a row an optimizer, a panel a measure (fractions): how much is at stake in the choice.
 
@@ -79,13 +74,13 @@ def strips(
         nan where training diverged: no dot.
     marked : mapping from optimizer to a place among its settings
         Drawn full and large, such as the setting of the best AUSUC.
-    references : mapping from measure to number, optional
-        A dashed line, such as the pre-trained model's value.
+    references : mapping from measure to number
+        A dashed line where there is one, such as the pre-trained model's value.
     """
     names = list(marked)
-    axes = small_multiples(len(panels), columns, height=0.24 * len(names) + 0.75)
+    axes = small_multiples(len(panels), height=0.24 * len(names) + 0.75)
     for ax, (title, rows) in zip(axes, panels.items(), strict=True):
-        if title in (references or {}):
+        if title in references:
             ax.axvline(100 * references[title], color=COLOURS["pre-trained"], lw=1.2, ls="--")
         for y, name in enumerate(names):
             settings = 100 * np.asarray(rows[name], float)
@@ -98,17 +93,12 @@ def strips(
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_title(title)
         ax.grid(axis="y", visible=False)
-    for ax in axes[-columns:]:
+    for ax in axes[-3:]:
         ax.set_xlabel("%")
     return axes
 
 
-def class_map(
-    points: np.ndarray,
-    split: ClassSplit,
-    names: Sequence[str] = (),
-    ax: Axes | None = None,
-) -> Axes:
+def class_map(points: np.ndarray, split: ClassSplit, names: Sequence[str], ax: Axes | None = None) -> Axes:
     """Figure 7 of the paper: class means in a plane [C, 2], such as that of t-SNE, with the split marked.
 
     Classes with names of one or two characters are drawn as these, or as their number where the typeface lacks one,
@@ -116,31 +106,27 @@ def class_map(
     """
     ax = ax or plt.subplots(figsize=(4, 4))[1]
     names = drawable(names)
-    written = bool(names) and max(map(len, names)) <= 2
+    written = max(map(len, names)) <= 2
     for side, marker in (("seen", "o"), ("absent", "x")):
-        own = list(getattr(split, side))
+        own: list[int] = list(getattr(split, side))
         ax.plot(*points[own].T, marker, ms=0 if written else 5, color=COLOURS[side], mew=1.5)
         for c in own if written else ():
             weight = "bold" if side == "seen" else "normal"
+            x, y = points[c]
             how = {"color": COLOURS[side], "weight": weight, "fontsize": 9, "parse_math": False}
-            ax.text(*points[c], names[c], ha="center", va="center", **how)
+            ax.text(x, y, names[c], ha="center", va="center", **how)
     ax.margins(0.08)
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
     return ax
 
 
-def _means(grid: np.ndarray) -> np.ndarray:
-    """Over the repetitions that did not diverge; nan where all did."""
-    return np.ma.masked_invalid(grid).mean(-1).filled(np.nan)
-
-
-def _cell(ax: Axes, x: int, y: int, repetitions: np.ndarray, mean: float, dark: bool) -> None:
+def _cell(ax: Axes, x: int, y: int, repetitions: np.ndarray, dark: bool) -> None:
     failed = int(np.isnan(repetitions).sum())
     if failed == len(repetitions):
         ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=FAILED, ec="white", hatch="//", lw=0))
         ax.text(x, y, "failed", ha="center", va="center", fontsize=8, color="#333333")
         return
-    text = f"{mean:.2f}" + (f"\n{failed} failed" if failed else "")
+    text = f"{np.nanmean(repetitions):.2f}" + (f"\n{failed} failed" if failed else "")
     size = 8.5 if not failed else 6.5
     ax.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "#111111")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = No
     bars = list(bars)
     rows = list(dict.fromkeys(row for row, *_ in bars))
     ax = ax or plt.subplots(figsize=(WIDTH, 0.7 + 0.55 * len(rows)))[1]
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "pre-training": {"color": COLOURS["pre-trained"]},
         "run": {"color": COLOURS["fine-tuned"]},
         "killed": {"color": "white", "edgecolor": COLOURS["absent"], "hatch": "/////"},

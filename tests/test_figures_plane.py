@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 
@@ -14,12 +10,6 @@ from ftlib.book import figures
 
 SPLIT = ClassSplit([0, 1], [2, 3])
 LABELS = np.repeat(np.arange(4), 3)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    matplotlib.pyplot.close("all")
 
 
 def test_regions_stand_where_they_are_and_absent_points_are_outlines():
@@ -55,5 +45,31 @@ def test_a_gain_is_bold_where_its_interval_leaves_out_zero():
     gains = np.array([[[1.0, 1.1, 0.9], [-5.0, 5.0, 0.3]], [[-1.0, -1.1, -0.9], [0.0, 0.0, 0.0]]])
     ax = figures.gain_map(gains, ["near", "far"], ["1", "2"])
     assert [(t.get_text(), t.get_weight()) for t in ax.texts] == [
-        ("+1.0", "bold"), ("+0.1", "normal"), ("−1.0", "bold"), ("+0.0", "normal"),
+        ("+1.0", "bold"), ("+0.1", "normal"), ("−1.0", "bold"), ("0.0", "normal"),
     ]  # fmt: skip
+
+
+def test_an_arrow_leads_from_where_a_class_was_to_where_it_is():
+    points = np.repeat([[0.0, 0], [1, 0], [0, 1], [1, 1]], 3, axis=0)
+    moved_from = np.array([[5.0, 5], [6, 5], [5, 6], [6, 6]])
+    ax = figures.regions(np.zeros((4, 4), int), (0, 4, 0, 4), points, LABELS, moved_from=moved_from)
+    arrows = [text for text in ax.texts if text.arrow_patch is not None]
+    assert [tuple(arrow.xyann) for arrow in arrows] == [tuple(place) for place in moved_from]
+    assert [tuple(arrow.xy) for arrow in arrows] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert {arrow.arrowprops["arrowstyle"] for arrow in arrows} == {"-|>"}
+
+
+def test_features_before_are_pale_and_arrows_lead_from_them():
+    before = np.random.default_rng(0).normal(size=(12, 3))
+    after = before + np.array([0.0, 0.0, 20.0])  # the first principal direction is the way that all went
+    ax = figures.feature_arrows(before, after, LABELS, SPLIT)
+    pale, full = ([c.get_offsets() for c in ax.collections if c.get_alpha() == alpha] for alpha in (0.25, None))
+    for c, arrow in enumerate(text for text in ax.texts if text.arrow_patch is not None):
+        assert arrow.xyann == pytest.approx(pale[c].mean(0)) and arrow.xy == pytest.approx(full[c].mean(0))
+
+
+def test_gains_are_on_a_scale_with_zero_in_its_middle():
+    ax = figures.gain_map(np.array([[[4.0, 4.0], [-2.0, -2.0]]]), ["row"], ["a", "b"])
+    (image,) = ax.images
+    assert image.get_array().tolist() == [[4, -2]] and image.get_clim() == (-6, 6)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
