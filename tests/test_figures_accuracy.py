@@ -55,6 +55,13 @@ def test_each_end_has_its_colour_name_and_interval():
     assert names == {name: (x, figures.COLOURS[name]) for name, x in (("pre-trained", 50), ("fine-tuned", 20))}
 
 
+def test_a_third_estimate_is_adabns_and_has_no_arrow():
+    ax = figures.before_after({"one": (*ROWS["first"], Estimate(0.7, 0.6, 0.8, 5))})
+    assert dots(ax, figures.COLOURS["AdaBN"], "D") == [(70, 0)]
+    assert len([text for text in ax.texts if getattr(text, "arrow_patch", None)]) == 1
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["pre-trained", "fine-tuned", "AdaBN"]
+
+
 def test_the_first_row_is_at_the_top():
     ax = figures.before_after(ROWS)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]

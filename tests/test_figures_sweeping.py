@@ -83,3 +83,9 @@ def test_a_class_with_a_long_name_is_a_dot_if_seen_and_a_cross_if_absent():
     drawn = {line.get_marker(): line.get_xydata().tolist() for line in ax.lines}
     assert drawn == {"o": [[0, 1], [4, 5]], "x": [[2, 3]]}
     assert not ax.texts and all(line.get_markersize() > 0 for line in ax.lines)
+
+
+def test_a_name_that_the_typeface_lacks_is_the_number_of_its_class():
+    ax = figures.class_map(np.zeros((3, 2)), ClassSplit([0, 2], [1]), ["a", "日", "$"])
+    assert sorted(text.get_text() for text in ax.texts) == ["$", "1", "a"]
+    assert not any(text.get_parse_math() for text in ax.texts)  # a single $ would be an error
