@@ -1,15 +1,17 @@
 """Ways to find γ, the number that is added to every absent class's logit: each takes arrays and returns a `Gamma`.
 
     average_logit_gap       ALG: the mean logit of S against that of U
-    competitor_gap          the strongest wrong class of S against the strongest of U
-    rival_share        as often as chance would have it, the strongest wrong class is one of U
+    competitor_gap          the strongest rival in S against the strongest in U
+    rival_share             as often as chance would have it, the strongest rival is one of U
     margin_quantile         a fixed share of the seen images is given up
     mirrored                the best trade-off, with absent images imitated by mirrored seen ones
+    prior_gamma             the number of training images alone, blind to the model
+    absent_share            the expected share of unlabelled target images is predicted absent
     pseudo_cross_validation PCV: hide half of S, fine-tune again, choose on what was hidden
     oracle_gamma            γ*: the best on the test images themselves, the reference
 
-All but the last two take outputs on the images that fine-tuning saw, and refuse a label of an absent class: estimating
-γ on images of absent classes would be a leak. `apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
+All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
+images of absent classes would be a leak. `apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.checks import Array, check_gamma, check_labels, check_no_nan, check_outputs
+from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_logits, check_outputs
 from ftlib.core import ClassSplit, class_ids
-from ftlib.metrics import merge_steps, seen_unseen_curve, split_accuracies, strongest_rival
+from ftlib.metrics import seen_unseen_curve, split_accuracies, strongest_rival
+
+SEEN_ONLY = "the seen classes: an estimator takes fine-tuning training outputs only, since absent-class data would leak"
 
 
 class Gamma(float):
@@ -72,7 +76,10 @@ def average_logit_gap(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
 def competitor_gap(
     logits: Array, labels: Array, split: ClassSplit, before: Array | None = None, soft: bool = False
 ) -> Gamma:
-    """γ = mean of (max over S without the true class − max over U): what ALG does for means, for maxima.
+    """γ = mean of (strongest rival in S − strongest in U), of equally many rivals: what ALG does for means, for maxima.
+
+    The maximum of many logits is larger than that of few. So where |S| − 1 and |U| differ, the larger side's maximum is
+    replaced by its mean over all ways to draw as many rivals from that side as the other has.
 
     Parameters
     ----------
@@ -81,13 +88,16 @@ def competitor_gap(
     before : floating array [N, C], optional
         The pre-trained model's logits on the same images; its own gap is subtracted.
     soft : bool
-        Log-sum-exp in place of the maximum.
+        The log of the mean exponential in place of the maximum.
     """
-    gap = rivals(logits, labels, split, soft)
-    gamma = float(gap.seen.mean() - gap.absent.mean())
-    if before is None:
-        return Gamma(gamma, split)
-    return Gamma(gamma - competitor_gap(_same_images(before, logits), labels, split, soft=soft), split)
+    sides = drawn_rivals(logits, labels, split)
+    if soft:
+        seen, absent = (float(side.logits.logsumexp(1).mean()) - math.log(len(side.chance)) for side in sides)
+    else:
+        seen, absent = (float((side.logits @ side.chance).mean()) for side in sides)
+    if before is not None:
+        seen -= competitor_gap(_same_images(before, logits), labels, split, soft=soft)
+    return Gamma(seen - absent, split)
 
 
 def rival_share(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
@@ -105,10 +115,36 @@ def margin_quantile(logits: Array, labels: Array, split: ClassSplit, loss: float
 
     Arguments as for `average_logit_gap`; images that were held out of training give the more honest answer.
     """
-    if not 0 < loss < 1:
-        raise ValueError(f"loss={loss}: expected a share of the seen images, between 0 and 1")
     gap = rivals(logits, labels, split)
-    return Gamma(float(np.quantile(np.maximum(gap.true, gap.seen) - gap.absent, loss)), split)
+    margin = np.maximum(gap.true, gap.seen) - gap.absent
+    return Gamma(float(np.quantile(margin, _share(loss, "loss", "seen images"))), split)
+
+
+def absent_share(logits: Array, split: ClassSplit, share: float | None = None) -> Gamma:
+    """γ at which the expected share of unlabelled images of the target domain is predicted absent.
+
+    Parameters
+    ----------
+    logits : floating array [N, C]
+        Of the fine-tuned model on images of all classes of Y, mixed as they will be in use. No label is needed.
+    split : ClassSplit
+    share : float, optional
+        Of absent images among them, |U| / |Y| if not given. γ is wrong as far as the share is.
+    """
+    share = len(split.absent) / len(split.classes) if share is None else _share(share, "share", "images")
+    logits = check_logits(logits, split)
+    check_finite(logits, "logits", split.classes)
+    seen, absent = (logits[:, list(side)].amax(1).double() for side in (split.seen, split.absent))
+    return Gamma(float(np.quantile((seen - absent).cpu().numpy(), share)), split)
+
+
+def prior_gamma(labels: Array, split: ClassSplit) -> Gamma:
+    """γ = log(n + 1), where n is the mean number of training images of a seen class: blind to what the model learnt.
+
+    Logit adjustment (Menon et al., ICLR 2021) as one number, if each class of Y is counted with one image more.
+    """
+    check_labels(labels, torch.as_tensor(labels), split.seen, SEEN_ONLY)
+    return Gamma(math.log(len(labels) / len(split.seen) + 1), split)
 
 
 class Mirrored(NamedTuple):
@@ -146,20 +182,42 @@ def mirrored_margins(logits: Array, labels: Array, split: ClassSplit, old_head: 
     )
 
 
-def mirrored(logits: Array, labels: Array, split: ClassSplit, old_head: Array) -> Gamma:
+def mirrored(
+    logits: Array,
+    labels: Array,
+    split: ClassSplit,
+    old_head: Array,
+    share: float | None = None,
+    class_balanced: bool = True,
+) -> Gamma:
     """γ of the best overall accuracy when each seen image stands for itself and, mirrored, for an absent one.
 
-    The default estimator: images of seen classes and the two checkpoints are all that it needs, no training. Arguments
-    as for `mirrored_margins`. Each side counts with its number of classes. Near its best point the curve is flat and
-    jagged, so γ is the middle of the stretch around it on which the accuracy is within one standard error of the best.
+    The default estimator: images of seen classes and the two checkpoints are all that it needs, no training. Near its
+    best point the curve is flat and jagged, so γ is the middle of the stretch around it on which the accuracy is within
+    one standard error of the best.
+
+    Parameters
+    ----------
+    logits, labels, split, old_head
+        As for `mirrored_margins`.
+    share : float, optional
+        Of absent images in use, the weight of the mirror images; |U| / |Y| if not given.
+    class_balanced : bool
+        Every seen class counts the same, however many images it has.
     """
-    m = mirrored_margins(logits, labels, split, old_head)
-    edges, lost, won = merge_steps(np.sort(m.seen[m.seen_hit]), np.sort(m.absent[m.absent_hit]))
-    seen_right, absent_right = np.count_nonzero(m.seen_hit) - np.append(0, lost), np.append(0, won)
-    right = len(split.seen) * seen_right + len(split.absent) * absent_right
-    accuracy = right / (len(m.seen) * len(split.classes))
+    m, y = mirrored_margins(logits, labels, split, old_head), torch.as_tensor(labels).cpu().numpy()
+    classes, place, n = np.unique(y, return_inverse=True, return_counts=True)
+    weight = (len(y) / (len(classes) * n))[place] if class_balanced else np.ones(len(y))  # 1 on average
+    absent = len(split.classes) * _share(share, "share", "images") if share is not None else len(split.absent)
+    lost, won = (len(split.classes) - absent) * weight[m.seen_hit], absent * weight[m.absent_hit]
+    edges, place = np.unique(np.concatenate([m.seen[m.seen_hit], m.absent[m.absent_hit]]), return_inverse=True)
+    if not len(edges):
+        return Gamma(0.0, split)  # no class leads its side: one γ is as good as another
+    right = lost.sum() + np.append(0, np.cumsum(np.bincount(place, np.concatenate([-lost, won]))))
+    accuracy = right.round(9) / (len(y) * len(split.classes))  # equal ones stay equal, whatever the order of the sum
     best = int(accuracy.argmax())
-    error = math.sqrt(accuracy[best] * (1 - accuracy[best]) / (2 * len(m.seen)))
+    independent = len(y) ** 2 / np.square(weight).sum()  # images that would make as good a mean if all counted the same
+    error = math.sqrt(accuracy[best] * (1 - accuracy[best]) / (2 * independent))
     worse = np.flatnonzero(accuracy < accuracy[best] - error)
     ends = np.concatenate([edges[:1] - 1, edges, edges[-1:] + 1])  # piece i lies between ends i and i + 1
     first, last = worse[worse < best].max(initial=-1) + 1, worse[worse > best].min(initial=len(accuracy)) - 1
@@ -291,35 +349,55 @@ def _columns(absent: Iterable[int], num_classes: int) -> list[int]:
 
 
 class Rivals(NamedTuple):
-    """On images of seen classes, all float64 [N]: logits of the true class and of the strongest others."""
+    """On images of seen classes, all float64 [N]: logits of the true class and of its strongest rivals."""
 
     true: np.ndarray
     seen: np.ndarray  # the strongest class of S that is not the true one
     absent: np.ndarray  # the strongest class of U
 
 
-def rivals(logits: Array, labels: Array, split: ClassSplit, soft: bool = False) -> Rivals:
-    """What all estimators but ALG look at; ``soft`` takes the log-sum-exp in place of the maximum."""
+def rivals(logits: Array, labels: Array, split: ClassSplit) -> Rivals:
+    """What most estimators look at."""
     logits, labels = _check(logits, labels, split)
-    logits, reduce = logits.double(), torch.logsumexp if soft else torch.amax
-    rivals = (strongest_rival(logits, labels, side, reduce) for side in (split.seen, split.absent))
-    parts = logits.gather(1, labels[:, None])[:, 0], *rivals
-    return Rivals(*(part.cpu().numpy() for part in parts))
+    true = logits.gather(1, labels[:, None])[:, 0]
+    parts = true, *(strongest_rival(logits, labels, side) for side in (split.seen, split.absent))
+    return Rivals(*(part.double().cpu().numpy() for part in parts))
+
+
+class Drawn(NamedTuple):
+    """All rivals on one side, and how likely each is to be the strongest of a few that are drawn at random."""
+
+    logits: Tensor  # float64 [N, n], ascending
+    chance: Tensor  # float64 [n]
+
+
+def drawn_rivals(logits: Array, labels: Array, split: ClassSplit) -> tuple[Drawn, Drawn]:
+    """Rivals in S and in U, as many drawn from either side as the smaller one has."""
+    logits, labels = _check(logits, labels, split)
+    others = logits.double().scatter(1, labels[:, None], -torch.inf)
+    seen, absent = (others[:, list(side)].sort(1).values for side in (split.seen, split.absent))
+    k = min(len(split.seen) - 1, len(split.absent))
+
+    def drawn(side: Tensor) -> Drawn:
+        n = side.shape[1]
+        chances = [math.comb(weaker, k - 1) / math.comb(n, k) for weaker in range(n)]  # draws of which it is the top
+        return Drawn(side, side.new_tensor(chances))
+
+    return drawn(seen[:, 1:]), drawn(absent)  # the first one stood for the true class
+
+
+def _share(share: float, name: str, of: str) -> float:
+    if not 0 < share < 1:
+        raise ValueError(f"{name}={share}: expected a share of the {of}, between 0 and 1")
+    return share
 
 
 def _check(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
     if len(split.seen) < 2:
         raise ValueError(f"class {split.seen[0]} is the only seen class: γ is found by comparing it with others")
     logits, labels = check_outputs(logits, labels, split)
-    check_labels(
-        labels,
-        logits,
-        split.seen,
-        "the seen classes: an estimator takes fine-tuning training outputs only, since absent-class data would leak",
-    )
-    check_no_nan(logits, "logits")
-    if not logits[:, list(split.classes)].isfinite().all():
-        raise ValueError("the logits of Y must be finite: some are infinite")
+    check_labels(labels, logits, split.seen, SEEN_ONLY)
+    check_finite(logits, "logits", split.classes)
     return logits, labels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,11 +16,17 @@ Array = Tensor | np.ndarray
 
 
 def check_outputs(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
-    """Logits [N, C] and int64 labels [N] in Y as tensors on one device; NaN is left to `check_no_nan`."""
+    """Logits [N, C] and int64 labels [N] in Y as tensors on one device; `check_finite` is left to the caller."""
+    logits = check_logits(logits, split)
+    return logits, check_labels(labels, logits, split.classes, "the split's classes Y = S ∪ U")
+
+
+def check_logits(logits: Array, split: ClassSplit) -> Tensor:
+    """Logits [N, C] that have a column for every class of the split."""
     logits = check_matrix(logits, "logits")
     if (largest := split.classes[-1]) >= logits.shape[1]:
         raise ValueError(f"the split names class {largest}, but the logits have only {logits.shape[1]} columns")
-    return logits, check_labels(labels, logits, split.classes, "the split's classes Y = S ∪ U")
+    return logits
 
 
 def check_matrix(array: Array, name: str) -> Tensor:
@@ -33,16 +39,26 @@ def check_matrix(array: Array, name: str) -> Tensor:
     return tensor
 
 
-def check_no_nan(matrix: Tensor, name: str) -> None:
-    """ValueError with the number of NaN and the place of the first."""
-    # A sum is many times faster than isnan; infinities of both signs make it NaN too, so look closely only then.
-    if matrix.sum().isnan() and len(where := matrix.isnan().nonzero()):
-        rows = len(where[:, 0].unique())
-        row, column = where[0].tolist()
-        raise ValueError(
-            f"{name} hold {len(where)} NaN in {rows} of {len(matrix)} rows, the first at row {row}, "
-            f"column {column}: the model diverged or its input is damaged"
-        )
+def check_finite(matrix: Tensor, name: str, columns: Sequence[int] | None = None) -> None:
+    """ValueError with the number of NaN, or of infinities in the given columns (in all if None), and the first place.
+
+    Classes outside Y are masked, so an infinity there is no matter; NaN always tells of a broken model.
+    """
+    if matrix.sum(dtype=torch.promote_types(matrix.dtype, torch.float32)).isfinite():
+        return  # a sum is many times faster than a look at each number; it may also overflow, so look closely then
+    infinite = torch.zeros_like(matrix, dtype=torch.bool)
+    infinite[:, slice(None) if columns is None else list(columns)] = True
+    infinite &= matrix.isinf()
+    for bad, what, why in (
+        (matrix.isnan(), "NaN", "the model diverged or its input is damaged"),
+        (infinite, "infinite values", "leave out classes without data or masked ones, and look for an overflow"),
+    ):
+        if len(where := bad.nonzero()):
+            row, column = where[0].tolist()
+            raise ValueError(
+                f"{name} hold {len(where)} {what} in {len(where[:, 0].unique())} of {len(matrix)} rows, the first at "
+                f"row {row}, column {column}: {why}"
+            )
 
 
 def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str) -> Tensor:
@@ -63,11 +79,18 @@ def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str
 
 
 def check_gamma(gamma: float, absent: Iterable[int] | None = None) -> float:
-    """γ as a plain float; ValueError if it is NaN, or if it was found for other absent classes than these."""
+    """γ, also as a tensor or array of one number, as a plain float.
+
+    ValueError if it is NaN or no number, or if it was found for other absent classes than these.
+    """
     own = getattr(gamma, "split", None)  # an `ftlib.calibration.Gamma` knows what it was found for
-    if own is not None and absent is not None and own.absent != (wanted := class_ids(absent)):
+    if isinstance(own, ClassSplit) and absent is not None and own.absent != (wanted := class_ids(absent)):
         only = sorted(set(own.absent) ^ set(wanted))
         raise ValueError(f"this γ was found for another split, whose absent classes differ in {only}: find it anew")
-    if math.isnan(gamma := float(gamma)):
+    try:
+        value = float(gamma.detach() if isinstance(gamma, Tensor) else gamma)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"γ is {gamma!r}, expected one number of logits") from None
+    if math.isnan(value):
         raise ValueError("γ is NaN, expected a number of logits")
-    return gamma
+    return value

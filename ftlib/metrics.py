@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ftlib.checks import Array, check_gamma, check_labels, check_matrix, check_no_nan, check_outputs
+from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_matrix, check_outputs
 from ftlib.core import ClassSplit
 
 
@@ -53,8 +53,9 @@ def split_accuracies(
     Raises
     ------
     ValueError
-        NaN among the logits or as γ, a label outside Y, a class of the split outside the head, no samples, shapes
-        that disagree, logits that are not floating or labels that are not integers.
+        NaN among the logits or as γ, infinite logits in Y (other columns may hold them), a label outside Y, a class of
+        the split outside the head, no samples, shapes that disagree, logits that are not floating or labels that are
+        not integers.
 
     Notes
     -----
@@ -146,8 +147,6 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
         if n == 0:
             raise ValueError(f"no sample of a {side} class: the curve needs test samples of both sides")
     falls, rises = (best.margin[best.hit & side] for side in (~best.absent, best.absent))
-    falls.sort()
-    rises.sort()
     edges, lost, won = merge_steps(falls, rises)
 
     seen_right, absent_right = len(falls) - np.append(0, lost), np.append(0, won)
@@ -177,12 +176,12 @@ def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_
     Raises
     ------
     ValueError
-        NaN, labels outside 0 … num_classes − 1, empty arrays, or shapes or types that disagree.
+        NaN or infinities, labels outside 0 … num_classes − 1, empty arrays, or shapes or types that disagree.
     """
     features = check_matrix(features, "features")
     train = check_matrix(train_features, "training features").to(features.device)
-    check_no_nan(features, "features")
-    check_no_nan(train, "training features")
+    check_finite(features, "features")
+    check_finite(train, "training features")
     if train.shape[1] != features.shape[1]:
         raise ValueError(f"training features have {train.shape[1]} dimensions, features {features.shape[1]}")
     labels = check_labels(train_labels, train, range(num_classes), f"the classes 0 to {num_classes - 1}")
@@ -225,65 +224,64 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
         As `ftlib.metrics.split_accuracies`.
     """
     logits, labels = check_outputs(logits, labels, split)
-    columns = torch.tensor(split.seen + split.absent, device=logits.device)
-    place = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
-    place[columns] = torch.arange(len(columns), device=logits.device)
-    place = place[labels]  # the label's position among the columns, seen ones first
-    is_absent = place >= len(split.seen)
-    margin = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
+    device, all_classes = logits.device, len(split.classes) == logits.shape[1]
+    classes, seen = (torch.tensor(ids, device=device) for ids in (split.classes, split.seen))
+    place = torch.zeros(logits.shape[1], dtype=torch.int64, device=device)
+    place[classes] = torch.arange(len(classes), device=device)
+    place = place[labels]
+    side = torch.where(torch.isin(classes, seen), 0.0, -torch.inf).to(logits.dtype)
+    other = torch.where(side == 0, -torch.inf, 0.0).to(logits.dtype)
+    is_absent = other[place] == 0
+    margin = torch.empty(len(logits), dtype=torch.float64, device=device)
     hit, tied = torch.empty_like(is_absent), torch.empty_like(is_absent)
-    # One visit to each logit, in blocks that stay in the CPU's cache. Taking the label's logit out leaves its
-    # rivals: whether it is the best is one comparison, and the slow argmax is needed for exact ties only.
-    step = max(1, (2**18 if logits.device.type == "cpu" else 2**28) // len(columns))
+    finite = True
+    # Blocks that stay in the CPU's cache. Adding −inf takes a column out and adding 0 keeps it as it is, which with a
+    # row's maximum costs less than gathering the columns of a side. The label's logit is taken out too, which leaves
+    # its rivals: whether it is the best is one comparison, and the slow argmax is needed for exact ties only.
+    step = max(1, (2**18 if device.type == "cpu" else 2**28) // len(classes))
 
     def reduce(start: int) -> None:
+        nonlocal finite
         rows = slice(start, start + step)
-        block = logits[rows].T.index_select(0, columns)  # [|Y|, n]
-        own = block.gather(0, place[None, rows])
-        block.scatter_(0, place[None, rows], -torch.inf)
-        seen, absent, own = block[: len(split.seen)].amax(0), block[len(split.seen) :].amax(0), own[0]
-        rival = torch.where(is_absent[rows], absent, seen)
+        block = logits[rows] if all_classes else logits[rows].index_select(1, classes)
+        label, absent_row = place[rows, None], is_absent[rows]
+        own = block.gather(1, label)[:, 0]
+        kept = torch.add(block, side).scatter_(1, label, -torch.inf)
+        seen = kept.amax(1)
+        absent = torch.add(block, other, out=kept).scatter_(1, label, -torch.inf).amax(1)
+        rival = torch.where(absent_row, absent, seen)
         torch.gt(own, rival, out=hit[rows])
         torch.eq(own, rival, out=tied[rows])
-        seen = torch.where(is_absent[rows], seen, seen.maximum(own))
-        absent = torch.where(is_absent[rows], absent.maximum(own), absent)
+        seen = torch.where(absent_row, seen, seen.maximum(own))
+        absent = torch.where(absent_row, absent.maximum(own), absent)
         torch.sub(seen.double(), absent.double(), out=margin[rows])
+        if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
+            finite = False
 
     _for_each(reduce, range(0, len(logits), step))
-    for side, classes in ((~is_absent, split.seen), (is_absent, split.absent)):
-        if len(rows := (tied & side).nonzero()[:, 0]):
-            classes = torch.tensor(classes, device=logits.device)
-            hit[rows] = classes[logits[rows][:, classes].argmax(1)] == labels[rows]
-    if margin.isnan().any() or len(columns) < logits.shape[1]:
-        check_no_nan(logits, "logits")
-    if margin.isnan().any():
-        row = int(margin.isnan().nonzero()[0])
-        raise ValueError(f"row {row}: the best seen and absent logits are the same infinity, so neither side wins")
+    if not (finite and all_classes):
+        check_finite(logits, "logits", split.classes)
+    for of_side, ids in ((~is_absent, split.seen), (is_absent, split.absent)):
+        if len(rows := (tied & of_side).nonzero()[:, 0]):
+            ids = torch.tensor(ids, device=device)
+            hit[rows] = ids[logits[rows][:, ids].argmax(1)] == labels[rows]
     return Best(*(t.cpu().numpy() for t in (margin, hit, is_absent, labels)))
 
 
-def strongest_rival(
-    logits: Tensor, labels: Tensor, classes: Sequence[int], reduce: Callable[[Tensor, int], Tensor] = torch.amax
-) -> Tensor:
-    """The largest logit of ``classes`` less the label's own, [N]; −inf where the label is the only one of them.
-
-    ``reduce`` may be another way to sum up a row, such as `torch.logsumexp`.
-    """
-    return reduce(logits.scatter(1, labels[:, None], -torch.inf)[:, list(classes)], 1)
+def strongest_rival(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """The largest logit of ``classes`` less the label's own, [N]; −inf where the label is the only one of them."""
+    return logits.scatter(1, labels[:, None], -torch.inf)[:, list(classes)].amax(1)
 
 
 def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct margins below +inf, ascending, and how many falls and rises (each sorted) are not above each."""
-    falls, rises = (side[: np.searchsorted(side, np.inf)] for side in (falls, rises))  # γ > inf never holds
+    """Distinct margins, ascending, and how many falls and rises are not above each; a single 0 if there are none."""
     if len(falls) + len(rises) == 0:
         return np.zeros(1), np.zeros(1, int), np.zeros(1, int)  # nothing ever changes: two equal ends
-    place = np.searchsorted(falls, rises, side="right") + np.arange(len(rises))
-    is_rise = np.zeros(len(falls) + len(rises), bool)
-    is_rise[place] = True
-    margins = np.empty(len(is_rise))
-    margins[is_rise], margins[~is_rise] = rises, falls
+    margins = np.concatenate([np.sort(falls), np.sort(rises)])
+    order = margins.argsort(kind="stable")  # of two ascending runs, which costs no more than merging them
+    margins = margins[order]
     last = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))  # the last of each run of equal margins
-    won = np.cumsum(is_rise)[last]
+    won = np.cumsum(order >= len(falls))[last]
     return margins[last], last + 1 - won, won
 
 

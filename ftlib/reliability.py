@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from ftlib.checks import Array, check_no_nan, check_outputs
+from ftlib.checks import Array, check_finite, check_outputs
 from ftlib.core import ClassSplit
+
+BOUND = 5.0  # temperatures from exp(−5) to exp(5) are searched
 
 
 def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, bins: int = 15) -> float:
@@ -43,13 +47,25 @@ def reliability_curve(logits: Array, labels: Array, split: ClassSplit, bins: int
 
 
 def fit_temperature(logits: Array, labels: Array, split: ClassSplit) -> float:
-    """T > 0 such that logits / T have the least cross-entropy (Guo et al., 2017); γ is applied before."""
+    """T > 0 such that logits / T have the least cross-entropy (Guo et al., 2017); γ is applied before.
+
+    A warning says if T ended at a bound, as it does on images that are all right (T → 0) or no better than chance.
+    """
     logits, labels, columns = _inside(logits, labels, split)
 
     def loss(log_temperature: float) -> float:
         return float(torch.nn.functional.cross_entropy(logits[:, columns] / np.exp(log_temperature), labels))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
+    best = float(minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded").x)
+    for bound, why in ((-BOUND, "all predictions are right"), (BOUND, "the labels are as good as random")):
+        if loss(bound) <= loss(best):
+            best = bound
+            warnings.warn(
+                f"the temperature {np.exp(bound):.3g} is the bound of what is searched, as when {why}: "
+                "fit it on held-out images of all classes",
+                stacklevel=2,
+            )
+    return float(np.exp(best))
 
 
 def _confidence(logits: Array, labels: Array, split: ClassSplit) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +77,6 @@ def _confidence(logits: Array, labels: Array, split: ClassSplit) -> tuple[np.nda
 def _inside(logits: Array, labels: Array, split: ClassSplit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """float64 logits, labels as places among the split's classes, and these classes."""
     logits, labels = check_outputs(logits, labels, split)
-    check_no_nan(logits, "logits")
+    check_finite(logits, "logits", split.classes)
     columns = torch.tensor(split.classes, device=logits.device)
     return logits.double(), torch.searchsorted(columns, labels), columns

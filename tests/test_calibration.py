@@ -7,17 +7,19 @@ import ftlib  # isort: skip  # before timm, which needs it where torchvision's o
 import copy
 import math
 import pickle
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from ftlib.calibration import (
     Gamma,
+    absent_share,
     apply,
     average_logit_gap,
     competitor_gap,
@@ -26,6 +28,7 @@ from ftlib.calibration import (
     mirrored,
     mirrored_margins,
     oracle_gamma,
+    prior_gamma,
     pseudo_cross_validation,
     rival_share,
 )
@@ -77,24 +80,33 @@ def test_alg_ignores_masked_columns():
     assert math.isfinite(average_logit_gap(logits, np.array([0, 2]), SPLIT))
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
-def test_the_competitor_gap_equals_a_loop(seed, n):
-    logits, labels, before = draw(seed, n)
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(2, 6), st.integers(1, 6))
+def test_the_competitor_gap_equals_a_loop_over_all_draws_of_equally_many_rivals(seed, n, s, u):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(s + u + 1)
+    split, k = ClassSplit(order[:s], order[s : s + u]), min(s - 1, u)
+    logits, labels, before = rng.normal(size=(n, s + u + 1)), rng.choice(split.seen, n), rng.normal(size=(n, s + u + 1))
 
     def gap(of, soft=False):
         total = 0.0
         for row, y in zip(of, labels, strict=True):
-            seen, absent = rivals(row, y)
-            if soft:
-                seen = math.log(sum(math.exp(row[c]) for c in SPLIT.seen if c != y))
-                absent = math.log(sum(math.exp(row[c]) for c in SPLIT.absent))
-            total += seen - absent
+            for sign, side in ((1, [row[c] for c in split.seen if c != y]), (-1, [row[c] for c in split.absent])):
+                hard = np.mean([max(draw) for draw in combinations(side, k)])
+                total += sign * (math.log(np.mean(np.exp(side))) if soft else hard)
         return total / n
 
-    assert competitor_gap(logits, labels, SPLIT) == pytest.approx(gap(logits))
-    assert competitor_gap(logits, labels, SPLIT, soft=True) == pytest.approx(gap(logits, soft=True))
-    assert competitor_gap(logits, labels, SPLIT, before=before) == pytest.approx(gap(logits) - gap(before))
+    assert competitor_gap(logits, labels, split) == pytest.approx(gap(logits))
+    assert competitor_gap(logits, labels, split, soft=True) == pytest.approx(gap(logits, soft=True))
+    assert competitor_gap(logits, labels, split, before=before) == pytest.approx(gap(logits) - gap(before))
+
+
+@pytest.mark.parametrize("absent", [1, 3, 30])
+def test_without_a_gap_the_competitor_gap_is_zero_however_many_classes_are_absent(absent):
+    """Rivals that are alike on both sides: what is compared must not depend on how many there are."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4000, 10 + absent)), rng.integers(0, 10, 4000)
+    assert competitor_gap(logits, labels, ClassSplit(range(10), range(10, 10 + absent))) == pytest.approx(0, abs=0.06)
 
 
 def test_the_competitor_gap_by_hand():
@@ -125,22 +137,87 @@ def test_mirrored_margins_by_hand():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.booleans())
-def test_mirrored_is_within_a_standard_error_of_the_best_of_all_thresholds(seed, n, rounded):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.booleans(), st.sampled_from([None, 0.1, 0.8]), st.booleans())
+def test_mirrored_is_within_a_standard_error_of_the_best_of_all_thresholds(seed, n, rounded, share, balanced):
     logits, labels, old_head = draw(seed, n)
     if rounded:  # many equal margins
         logits, old_head = logits.round(), old_head.round()
     m = mirrored_margins(logits, labels, SPLIT, old_head)
+    weight = np.array([1 / np.count_nonzero(labels == y) if balanced else 1.0 for y in labels])
+    weight /= weight.sum()
+    q = 2 / 5 if share is None else share
 
     def accuracy(gamma):
-        seen = np.count_nonzero(m.seen_hit & (gamma <= m.seen))
-        absent = np.count_nonzero(m.absent_hit & (gamma > m.absent))
-        return (len(SPLIT.seen) * seen + len(SPLIT.absent) * absent) / (n * len(SPLIT.classes))
+        seen = weight[m.seen_hit & (gamma <= m.seen)].sum()
+        absent = weight[m.absent_hit & (gamma > m.absent)].sum()
+        return (1 - q) * seen + q * absent
 
     ends = np.concatenate([m.seen, m.absent])
     best = max(accuracy(g) for g in np.concatenate([ends, ends + 1e-9, ends - 1, [0.0]]))
-    error = math.sqrt(best * (1 - best) / (2 * n))
-    assert accuracy(mirrored(logits, labels, SPLIT, old_head)) >= best - error - 1e-12
+    error = math.sqrt(best * (1 - best) * (weight**2).sum() / 2)
+    assert accuracy(mirrored(logits, labels, SPLIT, old_head, share, balanced)) >= best - error - 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.booleans())
+def test_on_balanced_classes_mirrored_counts_images(seed, n, rounded):
+    """Right images, seen ones times |S| and mirrored ones times |U|, counted as integers."""
+    logits, _, old_head = draw(seed, 3 * n)
+    labels = np.repeat(SPLIT.seen, n)
+    if rounded:
+        logits, old_head = logits.round(), old_head.round()
+    m = mirrored_margins(logits, labels, SPLIT, old_head)
+    falls, rises = m.seen[m.seen_hit], m.absent[m.absent_hit]
+    assume(len(falls) + len(rises) > 0)
+    edges = np.unique(np.concatenate([falls, rises]))
+    ends = [edges[0] - 1, *edges, edges[-1] + 1]
+    pieces = [(low + high) / 2 for low, high in pairwise(ends)]
+    right = [3 * np.count_nonzero(falls >= g) + 2 * np.count_nonzero(rises < g) for g in pieces]
+    best, most = right.index(max(right)), max(right) / (15 * n)
+    least = most - math.sqrt(most * (1 - most) / (6 * n))
+    first = last = best
+    while first > 0 and right[first - 1] / (15 * n) >= least:
+        first -= 1
+    while last < len(pieces) - 1 and right[last + 1] / (15 * n) >= least:
+        last += 1
+    assert mirrored(logits, labels, SPLIT, old_head) == pytest.approx((ends[first] + ends[last + 1]) / 2, abs=1e-12)
+
+
+def test_the_more_absent_images_are_expected_the_larger_is_the_mirrored_gamma():
+    logits, labels, old_head = draw(7, 400)
+    gammas = [mirrored(logits, labels, SPLIT, old_head, share) for share in (0.02, 0.2, 0.4, 0.7, 0.98)]
+    assert gammas == sorted(gammas) and gammas[0] < gammas[-1] - 1
+    assert gammas[2] == mirrored(logits, labels, SPLIT, old_head)  # |U| / |Y|
+
+
+def test_mirrored_is_zero_where_no_class_ever_leads_its_side():
+    assert mirrored(np.zeros((2, 6)), LABELS, SPLIT, np.zeros((2, 6))) == 0
+
+
+def test_the_absent_share_is_predicted_absent():
+    logits = draw(2, 2000)[0]
+    for share in (None, 0.1):
+        gamma = absent_share(logits, SPLIT, share)
+        called = apply(logits, gamma, SPLIT.absent)[:, SPLIT.classes].argmax(1)
+        assert np.isin(np.array(SPLIT.classes)[called], SPLIT.absent).mean() == pytest.approx(share or 2 / 5, abs=1e-3)
+        assert gamma == pytest.approx(absent_share(torch.from_numpy(logits), SPLIT, share))
+
+
+def test_another_mix_than_the_expected_one_misleads_the_absent_share():
+    """Perfect but for an offset of 5: right if the mix is |U| / |Y|, and wrong if no image is of an absent class."""
+    labels = np.arange(500) % 6
+    labels = labels[labels != 3]
+    logits = np.random.default_rng(0).normal(size=(len(labels), 6)) + 20 * np.eye(6)[labels]
+    logits[:, list(SPLIT.absent)] -= 5
+    as_expected, seen_only = absent_share(logits, SPLIT), absent_share(logits[np.isin(labels, SPLIT.seen)], SPLIT)
+    assert split_accuracies(logits, labels, SPLIT, as_expected).yy > 0.99
+    assert split_accuracies(logits, labels, SPLIT, seen_only).sy < 0.65
+
+
+def test_the_prior_gamma_counts_images_and_is_blind_to_logits():
+    assert prior_gamma(np.repeat([0, 2, 4], 9), SPLIT) == math.log(10)
+    with pytest.raises(ValueError, match=r"labels \[1\].*absent-class data would leak"):
+        prior_gamma(np.array([0, 1]), SPLIT)
 
 
 def test_mirrored_takes_the_middle_of_a_flat_top():
@@ -243,7 +320,7 @@ def test_an_image_of_an_absent_class_is_refused(estimator):
 def test_nan_infinity_and_a_single_seen_class_are_refused(estimator):
     with pytest.raises(ValueError, match="12 NaN"):
         estimator(np.zeros((2, 6)) * np.nan, LABELS, SPLIT)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match="hold 10 infinite values in 2 of 2 rows"):
         estimator(np.zeros((2, 6)) - np.inf, LABELS, SPLIT)
     with pytest.raises(ValueError, match="class 0 is the only seen class"):
         estimator(np.zeros((2, 6)), LABELS * 0, ClassSplit([0], [1]))
@@ -256,6 +333,10 @@ def test_two_models_must_have_seen_the_same_images_with_the_same_head():
         competitor_gap(LOGITS, LABELS, SPLIT, before=np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"loss=1.5: expected a share"):
         margin_quantile(LOGITS, LABELS, SPLIT, loss=1.5)
+    with pytest.raises(ValueError, match=r"share=1: expected a share of the images, between 0 and 1"):
+        absent_share(LOGITS, SPLIT, share=1)
+    with pytest.raises(ValueError, match="hold 1 infinite values"):
+        absent_share(np.array([[np.inf, 0, 0, -np.inf, 0, 0]]), SPLIT)
 
 
 OTHER = ClassSplit([0, 1, 4], [2, 5])

@@ -252,16 +252,14 @@ def test_a_classifier_that_is_never_right_has_two_equal_ends():
     assert curve.ausuc == 0 and not curve.yy.any() and curve.best_gamma() == 0.0
 
 
-@pytest.mark.parametrize("gamma", [-math.inf, -1e300, 0.0, 1e300, math.inf])
-def test_infinite_margins_never_or_always_cross(gamma):
-    inf = math.inf
-    logits = np.array([[1.0, 0, -inf, -inf], [-inf, -inf, 1, 0], [1, 0, -inf, -inf], [-inf, -inf, 1, 0]])
-    labels = np.array([0, 0, 2, 2])
-    a = split_accuracies(logits, labels, SPLIT, gamma)
-    # At γ = −∞ the margin −∞ is not yet crossed: the second sample stays seen, where the lowest class is its label.
-    assert (a.sy, a.uy) == ((0.5, 0.5) if gamma > -inf else (1.0, 0.0))
-    assert seen_unseen_curve(logits, labels, SPLIT).at(gamma) == (a.sy, a.uy, a.yy)
-    assert math.isfinite(seen_unseen_curve(logits, labels, SPLIT).best_gamma())
+@pytest.mark.parametrize(
+    "gamma", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), torch.tensor([0.5], requires_grad=True)]
+)
+def test_gamma_may_be_an_array_or_tensor_of_one_number(gamma):
+    logits, labels = np.random.default_rng(5).normal(size=(40, 4)), np.arange(40) % 4
+    assert split_accuracies(logits, labels, SPLIT, gamma) == split_accuracies(logits, labels, SPLIT, 0.5)
+    curve = seen_unseen_curve(logits, labels, SPLIT)
+    assert curve.at(gamma) == curve.at(0.5)
 
 
 # NCM -------------------------------------------------------------------------------------------------------------
@@ -315,7 +313,16 @@ BAD = {
     "fewer labels": (GOOD, LABELS[:3], r"labels are torch.int64 \[3\], expected integers \[4\]"),
     "floating labels": (GOOD, LABELS.astype(float), "labels are torch.float64"),
     "boolean labels": (GOOD, LABELS > 0, "labels are torch.bool"),
-    "same infinity": (np.full((4, 5), -np.inf), LABELS, "row 0.*same infinity"),
+    "infinite": (
+        np.where(np.eye(4, 5) > 0, np.inf, 0),
+        LABELS,
+        "hold 4 infinite values in 4 of 4 rows.*row 0, column 0",
+    ),
+    "a class that is −inf": (
+        np.where(np.arange(5) == 3, -np.inf, GOOD),
+        LABELS,
+        "4 infinite values.*column 3: leave out",
+    ),
 }
 
 
@@ -336,6 +343,25 @@ def test_gamma_that_is_nan_is_an_error():
         seen_unseen_curve(GOOD, LABELS, SPLIT).at(math.nan)
 
 
+@pytest.mark.parametrize("gamma", ["much", None, torch.zeros(2), np.zeros(0)])
+def test_gamma_that_is_no_number_is_named(gamma):
+    with pytest.raises(ValueError, match=r"γ is .*(much|None|tensor|array).*, expected one number of logits"):
+        split_accuracies(GOOD, LABELS, SPLIT, gamma)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 7.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_classes_outside_y_may_be_anything_but_nan(value, dtype):
+    logits = torch.eye(4, 5, dtype=dtype)
+    logits[:, 4] = value
+    assert split_accuracies(logits, LABELS, SPLIT).yy == 1
+
+
+def test_sums_that_overflow_are_no_infinite_logits():
+    logits = np.full((4, 5), 3e38, np.float32)
+    assert split_accuracies(logits, LABELS, SPLIT).yy == 0.25
+
+
 @pytest.mark.parametrize(("labels", "side"), [([0, 1], "absent"), ([2, 3], "seen")])
 def test_a_curve_needs_samples_of_both_sides(labels, side):
     with pytest.raises(ValueError, match=f"no sample of a {side} class"):
@@ -350,3 +376,5 @@ def test_ncm_names_what_is_wrong():
         ncm_logits(x, LABELS, x[:, :2], 4)
     with pytest.raises(ValueError, match="training features hold 12 NaN"):
         ncm_logits(x * np.nan, LABELS, x, 4)
+    with pytest.raises(ValueError, match="features hold 12 infinite values in 4 of 4 rows"):
+        ncm_logits(x, LABELS, x * np.inf, 4)

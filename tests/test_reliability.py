@@ -54,6 +54,24 @@ def test_the_temperature_of_logits_that_were_multiplied_is_found():
     assert expected_calibration_error(true * 4, labels, SPLIT) > 0.1
 
 
+@pytest.mark.parametrize(
+    ("label", "bound"),
+    [([0, 2, 3], "0.0067.* is the bound .* right"), ([2, 3, 0], "148 is the bound .* random")],
+)
+def test_a_temperature_that_ends_at_its_bound_says_so(label, bound):
+    with pytest.warns(UserWarning, match=bound):
+        fit_temperature(np.eye(4)[[0, 2, 3]], np.array(label), SPLIT)
+
+
+@pytest.mark.parametrize("function", [expected_calibration_error, reliability_curve, fit_temperature])
+def test_infinite_logits_are_refused_in_y_and_masked_elsewhere(function):
+    logits = np.where(np.arange(4) == 1, -np.inf, np.eye(4)[[0, 2, 0]])
+    function(logits, np.array([0, 2, 3]), SPLIT)
+    logits[1, 0] = np.inf
+    with pytest.raises(ValueError, match="hold 1 infinite values in 1 of 3 rows, the first at row 1, column 0"):
+        function(logits, np.array([0, 2, 3]), SPLIT)
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="bins=0"):
         expected_calibration_error(np.zeros((1, 4)), np.array([0]), SPLIT, bins=0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
 from ftlib.book.repairs import adjust_for_prior, align_norms, best_scale, match_rivals, rescale
-from ftlib.calibration import apply, oracle_gamma
+from ftlib.calibration import apply, oracle_gamma, prior_gamma
 from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
 
@@ -37,6 +39,9 @@ def test_with_equally_many_images_a_class_the_prior_is_one_gamma():
     adjusted = adjust_for_prior(logits, labels, SPLIT, smoothing=0.5)
     shifted = apply(logits, math.log((9 + 0.5) / 0.5), SPLIT.absent)
     np.testing.assert_allclose(adjusted - adjusted[:, :1], shifted - shifted[:, :1])
+    one = adjust_for_prior(logits, labels, SPLIT)
+    shifted = apply(logits, prior_gamma(labels, SPLIT), SPLIT.absent)
+    np.testing.assert_allclose(one - one[:, :1], shifted - shifted[:, :1])
 
 
 def test_the_prior_by_hand_and_its_strength():
@@ -46,20 +51,29 @@ def test_the_prior_by_hand_and_its_strength():
         adjust_for_prior(np.zeros((1, 4)), np.array([0]), SPLIT, smoothing=0)
 
 
-def test_matched_rivals_have_equal_mean_and_spread():
-    logits, labels = rng.normal(size=(300, 4)), rng.integers(0, 2, 300)
-    logits[:, 2:] = 0.2 * logits[:, 2:] - 5
-    scale, gamma = match_rivals(logits, labels, SPLIT)
-    seen = [row[1 - y] for row, y in zip(logits, labels, strict=True)]
-    absent = scale * logits[:, 2:].max(1) + gamma
-    assert absent.mean() == pytest.approx(np.mean(seen)) and absent.std() == pytest.approx(np.std(seen))
+@pytest.mark.parametrize("split", [ClassSplit([0, 1, 2], [3, 4]), ClassSplit([0, 1, 2, 3], [4]), SPLIT])
+def test_matched_rivals_have_equal_mean_and_spread_over_all_draws_of_equally_many(split):
+    logits, labels = rng.normal(size=(30, 5)), rng.choice(split.seen, 30)
+    logits[:, list(split.absent)] *= 0.2
+    logits[:, list(split.absent)] -= 5
+    scale, gamma = match_rivals(logits, labels, split)
+    k = min(len(split.seen) - 1, len(split.absent))
+    seen, absent = [], []
+    for row, y in zip(logits, labels, strict=True):
+        seen.append([max(draw) for draw in combinations([row[c] for c in split.seen if c != y], k)])
+        absent.append([scale * max(draw) + gamma for draw in combinations([row[c] for c in split.absent], k)])
+    assert np.mean(absent) == pytest.approx(np.mean(seen)) and np.std(absent) == pytest.approx(np.std(seen))
+
+
+def test_a_spread_of_zero_cannot_be_matched():
     with pytest.raises(ValueError, match="the same on all images"):
         match_rivals(np.zeros((4, 4)), np.array([0, 1, 0, 1]), SPLIT)
 
 
 def test_the_best_scale_is_at_least_as_good_as_gamma_alone_and_is_what_it_says():
     logits, labels = rng.normal(size=(200, 4)), rng.integers(0, 4, 200)
-    best = best_scale(logits, labels, SPLIT, [0.5, 1.0, 2.0])
+    with warnings.catch_warnings(action="ignore"):
+        best = best_scale(logits, labels, SPLIT, [0.5, 1.0, 2.0])
     found = split_accuracies(rescale(logits, best.scale, SPLIT), labels, SPLIT, best.gamma).yy
     alone = split_accuracies(logits, labels, SPLIT, oracle_gamma(logits, labels, SPLIT)).yy
     tried = [
@@ -70,6 +84,17 @@ def test_the_best_scale_is_at_least_as_good_as_gamma_alone_and_is_what_it_says()
     assert found >= max(alone, *tried)
     with pytest.raises(ValueError, match="no scales"):
         best_scale(logits, labels, SPLIT, [])
+
+
+def test_a_best_scale_at_the_end_of_those_tried_says_so_and_one_inside_does_not():
+    labels = np.arange(200) % 4
+    logits = rng.normal(size=(200, 4)) + 4 * np.eye(4)[labels]
+    logits[:, 2:] *= 0.1
+    with pytest.warns(UserWarning, match="the best scale, 2, is at the end of those tried"):
+        best_scale(logits, labels, SPLIT, [0.5, 1, 2])
+    with warnings.catch_warnings(action="error"):
+        best_scale(logits, labels, SPLIT, [0.1, 1, 10, 1000])
+        assert best_scale(np.zeros((4, 4)), np.arange(4), SPLIT, [0.5, 1, 2]).scale == 1  # all are equally good
 
 
 def test_rescaling_leaves_its_input_and_the_seen_logits_alone():

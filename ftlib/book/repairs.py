@@ -2,7 +2,7 @@
 
     align_norms         rescale the head's absent rows to the norm of the seen ones
     adjust_for_prior    subtract the log of how often each class was seen
-    match_rivals   a scale and a shift for U, such that its strongest classes rival those of S
+    match_rivals        a scale and a shift for U, such that its strongest classes rival those of S
     best_scale          the scale and γ of the best test accuracy: how much a second number could add at most
 
 All but the last need no image of an absent class. Logits are floating arrays [N, C]; the results are new ones.
@@ -10,12 +10,14 @@ All but the last need no image of an absent class. Logits are floating arrays [N
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ftlib.calibration import Gamma, rivals
+from ftlib.calibration import Gamma, drawn_rivals
 from ftlib.checks import Array, check_matrix
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
@@ -77,26 +79,36 @@ class ScaleShift(NamedTuple):
 def match_rivals(logits: Array, labels: Array, split: ClassSplit) -> ScaleShift:
     """The scale and shift by which the strongest absent logit gets the mean and spread of the strongest wrong seen one.
 
-    Parameters as for `ftlib.calibration.competitor_gap`, of which this is the version with two numbers.
+    Of equally many rivals, as `ftlib.calibration.competitor_gap` has them, of which this is the version with two
+    numbers; arguments as there.
     """
-    c = rivals(logits, labels, split)
-    if c.absent.std() == 0:
+    means, spreads = [], []
+    for side in drawn_rivals(logits, labels, split):
+        means.append(float((side.logits @ side.chance).mean()))
+        centred = side.logits - means[-1]
+        spreads.append(math.sqrt(float((centred.square() @ side.chance).mean())))
+    if spreads[1] == 0:
         raise ValueError("the strongest absent logit is the same on all images: its spread cannot be matched")
-    scale = float(c.seen.std() / c.absent.std())
-    return ScaleShift(scale, Gamma(float(c.seen.mean() - scale * c.absent.mean()), split))
+    scale = spreads[0] / spreads[1]
+    return ScaleShift(scale, Gamma(means[0] - scale * means[1], split))
 
 
-def best_scale(logits: Array, labels: Array, split: ClassSplit, scales: Iterable[float]) -> ScaleShift:
-    """Of the given scales of U the one with the best Acc_{Y/Y} at its own γ*: on test images, so a reference only."""
-    best = None
-    for scale in scales:
+def best_scale(logits: Array, labels: Array, split: ClassSplit, scales: Sequence[float]) -> ScaleShift:
+    """Of the given scales of U the one with the best Acc_{Y/Y} at its own γ*: on test images, so a reference only.
+
+    Of equally good ones the nearest to 1. A warning says if it is the smallest or the largest of several.
+    """
+    found = []
+    for scale in sorted(map(float, scales), key=lambda scale: abs(scale - 1)):
         curve = seen_unseen_curve(rescale(logits, scale, split), labels, split)
         gamma = curve.best_gamma()
-        if best is None or curve.at(gamma).yy > best[0]:
-            best = curve.at(gamma).yy, ScaleShift(float(scale), Gamma(gamma, split))
-    if best is None:
+        found.append((curve.at(gamma).yy, ScaleShift(scale, Gamma(gamma, split))))
+    if not found:
         raise ValueError("no scales to choose from")
-    return best[1]
+    best = max(found, key=lambda pair: pair[0])[1]  # the first of equal ones
+    if len(found) > 1 and best.scale in (min(scales), max(scales)):
+        warnings.warn(f"the best scale, {best.scale:.3g}, is at the end of those tried: try further ones", stacklevel=2)
+    return best
 
 
 def rescale(logits: Array, scale: float, split: ClassSplit) -> np.ndarray:
