@@ -13,7 +13,11 @@ from scipy.special import stdtrit
 
 
 def number(x: float, spec: str = ".1f") -> str:
-    """A number as pages write it: "−1.2", and "0.0" for what rounds to it from either side."""
+    """A number as pages write it, also where it rounds to zero.
+
+    >>> number(-1.25, "+.2f"), number(-0.01, "+.1f")
+    ('−1.25', '0.0')
+    """
     return tidy(format(x, spec))
 
 
@@ -48,6 +52,9 @@ class Estimate:
 def estimate(values: Iterable[float]) -> Estimate:
     """Mean and 95 % interval of one value for each independent repetition: mean ± t(0.975, n − 1)·s/√n.
 
+    >>> print(estimate([56.0, 57.0, 58.0]))
+    57.0 ± 2.5
+
     Raises
     ------
     ValueError
@@ -78,7 +85,11 @@ def over_seeds(values: Mapping[tuple[str, int], float]) -> Estimate:
 
 
 def percent(x: float | Estimate, digits: int = 1) -> str:
-    """A fraction, or an estimate of one, for a sentence: "57.1 %", "57.1 ± 1.2 %"."""
+    """A fraction, or an estimate of one, for a sentence.
+
+    >>> percent(0.5712), percent(estimate([0.56, 0.57, 0.58]))
+    ('57.1 %', '57.0 ± 2.5 %')
+    """
     if not isinstance(x, Estimate):
         return f"{number(100 * x, f'.{digits}f')} %"
     if x.n == 1:
