@@ -155,7 +155,8 @@ class Study:
     def setup(self, **recipe: Any) -> Markdown:
         """One line on what is measured here, what was left out of the images, and the banner if there is one."""
         words = ", ".join(f"{name} {value}" for name, value in recipe.items())
-        sizes = f"{len(self.benchmarks)} pairs of domains, {len(self.seeds)} seeds"
+        pairs, seeds = len(self.benchmarks), len(self.seeds)
+        sizes = f"{pairs} pair{'s' * (pairs > 1)} of domains, {seeds} seed{'s' * (seeds > 1)}"
         line = f"{sizes}, {self.common.get('backbone')}; {words}."
         left = self.left_out()
         if left:

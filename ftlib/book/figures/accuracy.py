@@ -72,7 +72,8 @@ def seen_unseen(
     for name, (sy, uy) in (marks or {}).items():
         star = "*" if name.endswith("γ*") else "o"
         ax.plot(100 * sy, 100 * uy, star, ms=13 if star == "*" else 8, color=colour_of(name), mec="white", zorder=5)
-        ax.annotate(name, (100 * sy, 100 * uy), (-9, -3), textcoords="offset points", ha="right", va="top", fontsize=9)
+        dy, va = (-3, "top") if uy > 0.08 else (4, "bottom")  # not on the axis
+        ax.annotate(name, (100 * sy, 100 * uy), (-9, dy), textcoords="offset points", ha="right", va=va, fontsize=9)
     ax.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
     ax.set(xlabel="seen accuracy $Acc_{S/Y}$ (%)", ylabel="absent accuracy $Acc_{U/Y}$ (%)")
     return ax
