@@ -274,11 +274,12 @@ class Plane(NamedTuple):
 
 def principal_plane(points: Tensor) -> Plane:
     """The first two principal components of points [K, D], each axis with its largest entry positive."""
-    centre = points.double().mean(0)
-    _, lengths, axes = torch.linalg.svd(points.double() - centre, full_matrices=False)
-    largest = axes[:2].gather(1, axes[:2].abs().argmax(1, keepdim=True))
-    variance = lengths.square()
-    return Plane(centre, axes[:2] * largest.sign(), float(variance[:2].sum() / variance.sum()))
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, svd_solver="full").fit(points.double().numpy())
+    axes = torch.from_numpy(pca.components_)
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return Plane(torch.from_numpy(pca.mean_), axes * largest.sign(), float(pca.explained_variance_ratio_.sum()))
 
 
 # --- separability ----------------------------------------------------------------------------------------------------
@@ -333,52 +334,31 @@ def separability(
         sides.append(dealt := sides[0].copy())
         for f in range(folds):
             dealt[fold == f] = rng.permutation(dealt[fold == f])
-    place = torch.full((int(order.max()) + 1,), -1)
-    place[torch.from_numpy(order)] = torch.arange(len(order))
-    sides, fold = torch.from_numpy(np.array(sides)), torch.from_numpy(fold)
-
+    place = np.full(order.max() + 1, -1)
+    place[order] = np.arange(len(order))
     (x, y), (x_test, y_test) = (
-        (features, place[check_labels(labels, features, split.classes, "the split's classes")])
+        (features.double().numpy(), place[check_labels(labels, features, split.classes, "the split's classes")])
         for features, labels in (train, test)
     )
-    probe, truth = _Probe(x, y, sides, fold, ridge), sides[:, y_test]
-    known, unknown = probe.answers(None, x_test), torch.empty_like(truth)
+    sides = np.array(sides).T  # [classes, lists]
+    truth, known = sides[y_test], _probe(x, sides[y], x_test, ridge)
+    unknown = np.empty_like(truth)
     for f in range(folds):
-        asked = fold[y_test] == f
-        unknown[:, asked] = probe.answers(f, x_test[asked])
+        told, asked = fold[y] != f, fold[y_test] == f
+        unknown[asked] = _probe(x[told], sides[y[told]], x_test[asked], ridge)
     accuracies = []
     for answers in (known, unknown):
-        right = (answers == truth).double()
-        of_sides = [(right * side).sum(1) / side.sum(1) for side in (truth, ~truth)]
-        accuracies.append(((of_sides[0] + of_sides[1]) / 2).tolist())
+        of_sides = [((answers == truth) & side).sum(0) / side.sum(0) for side in (truth, ~truth)]
+        accuracies.append((of_sides[0] + of_sides[1]) / 2)
     (known, *known_dealt), (unknown, *unknown_dealt) = accuracies
-    return Separability(known, unknown, float(np.mean(known_dealt)), float(np.mean(unknown_dealt)))
+    return Separability(float(known), float(unknown), float(np.mean(known_dealt)), float(np.mean(unknown_dealt)))
 
 
-class _Probe:
-    """Ridge regressions to ±1 for many lists of sides at once, from sums over classes and products over folds.
+def _probe(x: np.ndarray, yes: np.ndarray, x_asked: np.ndarray, ridge: float) -> np.ndarray:
+    """bool [n, L] for features [n, D], from one ridge regression for each of L lists of answers, bool [N, L]."""
+    from sklearn.linear_model import Ridge
 
-    The slopes are (covariance + ridge)⁻¹ (mean of one side − mean of the other), up to a factor that no answer depends
-    on. To leave out a fold is to subtract its share, so that the products, which cost the most, are taken once.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, sides: Tensor, fold: Tensor, ridge: float) -> None:
-        """Training features [N, D], places of their classes [N], sides bool [L, K], folds of the classes [K]."""
-        self.centre, self.sides, self.fold, self.ridge = x.mean(0), sides, fold, ridge
-        x = x - self.centre
-        self.sums = x.new_zeros(len(fold), x.shape[1]).index_add_(0, y, x)
-        self.counts = torch.bincount(y, minlength=len(fold)).to(x)
-        self.products = [part.T @ part for part in (x[fold[y] == f] for f in range(int(fold.max()) + 1))]
-
-    def answers(self, left_out: int | None, x: Tensor) -> Tensor:
-        """bool [L, n], for features [n, D], of the probes that were not told about the classes of one fold."""
-        told = self.fold != -1 if left_out is None else self.fold != left_out
-        counts, sums = self.counts[told], self.sums[told]
-        scatter = sum(product for f, product in enumerate(self.products) if f != left_out)
-        scatter = scatter - torch.outer(sums.sum(0), sums.sum(0)) / counts.sum()
-        scatter.diagonal().add_(self.ridge * scatter.trace() / len(scatter))
-        yes = self.sides[:, told].to(sums)
-        means = [side @ sums / (side @ counts)[:, None] for side in (yes, 1 - yes)]
-        slopes = torch.cholesky_solve((means[0] - means[1]).T, torch.linalg.cholesky(scatter)).T  # [L, D]
-        middle = ((means[0] + means[1]) / 2 * slopes).sum(1, keepdim=True)
-        return slopes @ (x - self.centre).T > middle
+    model = Ridge(alpha=ridge * len(x) * x.var(0).mean()).fit(x, 2.0 * yes - 1)
+    scores = model.predict(x)
+    middle = [(scores * side).sum(0) / side.sum(0) for side in (yes, ~yes)]
+    return model.predict(x_asked) > (middle[0] + middle[1]) / 2

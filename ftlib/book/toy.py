@@ -219,18 +219,17 @@ def _fit(nets: Nets, points: Tensor, labels: Tensor, steps: int, lr: float, at: 
     if len(points) != len(nets.weight):
         raise ValueError(f"{len(nets.weight)} networks, but points of {len(points)} repetitions: use the same seeds")
     weights = [part.clone().requires_grad_() for part in nets]
-    velocities = [torch.zeros_like(part) for part in nets]
+    optimizer = torch.optim.SGD(weights, lr, momentum=MOMENTUM, nesterov=True)
     targets, kept = labels.repeat(len(points)), {}
     for step in range(steps + 1):
         if step in at:
             kept[step] = Nets(*(part.detach().clone() for part in weights))
-        if step == steps:
-            return kept
-        logits = Nets(*weights)(points)[1]
-        loss = cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / len(labels)
-        for weight, velocity, gradient in zip(weights, velocities, torch.autograd.grad(loss, weights), strict=True):
-            velocity.mul_(MOMENTUM).add_(gradient)
-            weight.data.sub_(lr * (gradient + MOMENTUM * velocity))
+        if step < steps:
+            logits = Nets(*weights)(points)[1]
+            optimizer.zero_grad()
+            (cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / len(labels)).backward()
+            optimizer.step()
+    return kept
 
 
 def _seen(data: Data) -> Tensor:
