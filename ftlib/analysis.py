@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from torch.nn.functional import cosine_similarity, normalize, one_hot
 from ftlib.checks import check_labels
 from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies, strongest_rival
-
-Measure = TypeVar("Measure", float, np.ndarray)
 
 
 def trajectory(history: Mapping[str, Tensor], labels: Tensor, split: ClassSplit) -> dict[str, np.ndarray]:
@@ -95,9 +93,7 @@ def logits_of(features: Tensor, norms: Tensor, directions: Tensor, biases: Tenso
     return features.double() @ (norms * directions).T + biases
 
 
-def contributions(
-    measure: Callable[..., Measure], before: Mapping[str, Any], after: Mapping[str, Any]
-) -> dict[str, Measure]:
+def contributions(measure: Callable[..., Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """How much each part contributes to ``measure(**after) - measure(**before)``; the contributions add up to it.
 
     Replacing a part matters more or less depending on which others are replaced already. Its contribution is the
@@ -222,8 +218,9 @@ def alignment(before: Tensor, after: Tensor, split: ClassSplit) -> Alignment:
     split : ClassSplit
         At least two seen classes, each with a mean.
     """
-    if len(split.seen) < 2:
-        raise ValueError(f"class {split.seen[0]} is the only seen class: its shift less the mean shift is zero")
+    first, *others = split.seen
+    if not others:
+        raise ValueError(f"class {first} is the only seen class: its shift less the mean shift is zero")
     seen, absent = torch.tensor(split.seen), torch.tensor(split.absent)
     shifts = after - before
     own = cosines(shifts - shifts[seen].mean(0))[absent][:, seen]

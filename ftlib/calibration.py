@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -41,8 +41,8 @@ class Gamma(float):
         gamma.split = split
         return gamma
 
-    def __getnewargs__(self) -> tuple[float, ClassSplit]:
-        return float(self), self.split
+    def __reduce__(self) -> tuple[type[Gamma], tuple[float, ClassSplit]]:
+        return Gamma, (float(self), self.split)
 
 
 def average_logit_gap(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
@@ -65,6 +65,12 @@ def average_logit_gap(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
     ValueError
         A label that is not a seen class, fewer than two seen classes, NaN or infinite logits, or input that
         `ftlib.metrics.split_accuracies` refuses. All estimators raise alike.
+
+    Examples
+    --------
+    >>> split = ClassSplit(seen=[0, 1], absent=[2, 3])
+    >>> float(average_logit_gap(np.array([[9.0, 3, 1, 0], [2, 8, 0, 1]]), np.array([0, 1]), split))  # 5/2 − 1/2
+    2.0
     """
     logits, labels = _check(logits, labels, split)
     seen, absent = (torch.tensor(side, device=logits.device) for side in (split.seen, split.absent))
@@ -89,6 +95,12 @@ def competitor_gap(
         The pre-trained model's logits on the same images; its own gap is subtracted.
     soft : bool
         The log of the mean exponential in place of the maximum.
+
+    Examples
+    --------
+    >>> split = ClassSplit(seen=[0, 1], absent=[2, 3])  # one rival in S, two in U
+    >>> float(competitor_gap(np.array([[9.0, 3, 1, 0], [2, 8, 0, 1]]), np.array([0, 1]), split))  # 5/2 − (1 + 0)/2
+    2.0
     """
     sides = drawn_rivals(logits, labels, split)
     if soft:
@@ -204,6 +216,16 @@ def mirrored(
         Of absent images in use, the weight of the mirror images; |U| / |Y| if not given.
     class_balanced : bool
         Every seen class counts the same, however many images it has.
+
+    Examples
+    --------
+    >>> split = ClassSplit(seen=[0, 1], absent=[2, 3])
+    >>> logits, old_head = np.array([[9.0, 3, 1, 0], [2, 8, 0, 1]]), np.array([[5.0, 3, 1, 0], [2, 5, 0, 1]])
+    >>> margins = mirrored_margins(logits, np.array([0, 1]), split, old_head)
+    >>> margins.seen.tolist(), margins.absent.tolist()  # 9 − 1, 8 − 1; and 3 − (1 + 2), 2 − (1 + 3)
+    ([8.0, 7.0], [0.0, -2.0])
+    >>> float(mirrored(logits, np.array([0, 1]), split, old_head))  # all are right for 0 < γ ≤ 7
+    3.5
     """
     m, y = mirrored_margins(logits, labels, split, old_head), torch.as_tensor(labels).cpu().numpy()
     classes, place, n = np.unique(y, return_inverse=True, return_counts=True)
@@ -287,11 +309,16 @@ def apply(logits: AnyArray, gamma: float, absent: Iterable[int]) -> AnyArray:
     ------
     ValueError
         γ is NaN or was found for other absent classes, or an absent class is outside the logits.
+
+    Examples
+    --------
+    >>> apply(np.zeros((1, 4)), 1.5, [1, 3]).tolist(), apply(np.zeros((1, 2)), 1.5, [False, True]).tolist()
+    ([[0.0, 1.5, 0.0, 1.5]], [[0.0, 1.5]])
     """
-    absent = _columns(absent, logits.shape[-1])
-    gamma = check_gamma(gamma, absent)
-    calibrated = logits.clone() if isinstance(logits, Tensor) else logits.copy()
-    calibrated[..., absent] += gamma
+    columns = _columns(absent, logits.shape[-1])
+    gamma = check_gamma(gamma, columns)
+    calibrated: Any = logits.clone() if isinstance(logits, Tensor) else logits.copy()
+    calibrated[..., columns] += gamma
     return calibrated
 
 
@@ -393,8 +420,9 @@ def _share(share: float, name: str, of: str) -> float:
 
 
 def _check(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
-    if len(split.seen) < 2:
-        raise ValueError(f"class {split.seen[0]} is the only seen class: γ is found by comparing it with others")
+    first, *others = split.seen
+    if not others:
+        raise ValueError(f"class {first} is the only seen class: γ is found by comparing it with others")
     logits, labels = check_outputs(logits, labels, split)
     check_labels(labels, logits, split.seen, SEEN_ONLY)
     check_finite(logits, "logits", split.classes)

@@ -68,10 +68,10 @@ def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str
     if not integers or labels.shape != of.shape[:1]:
         raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}, expected integers [{len(of)}]")
     labels = labels.to(of.device, torch.int64)
-    allowed = torch.tensor(list(allowed), device=of.device)
-    size = int(allowed.max()) + 1
+    ids = torch.tensor(list(allowed), device=of.device)
+    size = int(ids.max()) + 1
     known = torch.zeros(size + 1, dtype=torch.bool, device=of.device)  # the last entry stands for all other labels
-    known[allowed] = True
+    known[ids] = True
     known = known[labels.clamp(-1, size)]
     if not known.all():
         raise ValueError(f"labels {labels[~known].unique().tolist()} are not among {meaning}")

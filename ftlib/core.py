@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ def class_ids(classes: Iterable[int], num_classes: int | None = None, name: str 
         Other types, such as 0.7 or "a", ids mixed with booleans, a mask of another length, repeats, and ids that are
         negative or too large.
     """
-    entries = [e.item() if getattr(e, "ndim", None) == 0 else e for e in classes]  # of a tensor or an array
+    entries: list[Any] = [e.item() if isinstance(e, Tensor | np.generic) and e.ndim == 0 else e for e in classes]
     if entries and all(isinstance(e, bool) for e in entries):
         if len(entries) != (num_classes or len(entries)):
             raise ValueError(f"the {name} are a mask of {len(entries)}, expected one entry for each of {num_classes}")
@@ -61,6 +61,13 @@ class ClassSplit:
     ------
     ValueError
         If a side is empty, repeats a class or shares one with the other side, or what `class_ids` refuses.
+
+    Examples
+    --------
+    >>> ClassSplit(seen=[4, 0], absent=[2])
+    ClassSplit(seen=(0, 4), absent=(2,))
+    >>> ClassSplit(seen=[True, False, True], absent=[1]).classes  # a mask says for every class whether it is meant
+    (0, 1, 2)
     """
 
     seen: tuple[int, ...]

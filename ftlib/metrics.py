@@ -60,6 +60,12 @@ def split_accuracies(
     Notes
     -----
     Of equal logits on one side the lowest class id wins, and a seen class wins against an absent one.
+
+    Examples
+    --------
+    >>> logits, labels = np.array([[3.0, 1, 0], [1, 0, 0], [3, 1, 2]]), np.array([0, 1, 2])
+    >>> split_accuracies(logits, labels, ClassSplit(seen=[0, 1], absent=[2]), gamma=1.5)  # margins 3, 1, 1
+    Accuracies(yy=0.6666666666666666, sy=0.5, uy=1.0, ss=0.5, uu=1.0)
     """
     gamma = check_gamma(gamma, split.absent)
     best = best_of_sides(logits, labels, split)
@@ -139,6 +145,15 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     A seen sample whose best seen class is right is right while γ ≤ margin; an absent sample whose best absent
     class is right is right once γ > margin. Sorted, these samples' margins are the edges between the pieces.
     Arguments and errors as for `split_accuracies`; ValueError also if one side of the split has no sample.
+
+    Examples
+    --------
+    >>> logits, labels = np.array([[3.0, 1, 0], [1, 0, 0], [3, 1, 2]]), np.array([0, 1, 2])
+    >>> curve = seen_unseen_curve(logits, labels, ClassSplit(seen=[0, 1], absent=[2]))  # steps at margins 1 and 3
+    >>> curve.sy.tolist(), curve.uy.tolist(), curve.gamma.tolist()
+    ([0.5, 0.5, 0.0], [0.0, 1.0, 1.0], [-inf, 2.0, inf])
+    >>> curve.ausuc, curve.best_gamma(), curve.at(2).uy
+    (0.5, 2.0, 1.0)
     """
     best = best_of_sides(logits, labels, split)
     n_absent = int(np.count_nonzero(best.absent))
@@ -177,6 +192,12 @@ def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_
     ------
     ValueError
         NaN or infinities, labels outside 0 … num_classes − 1, empty arrays, or shapes or types that disagree.
+
+    Examples
+    --------
+    >>> train, labels = np.array([[2.0, 0], [0, 1]]), np.array([0, 1])  # class 2 has no training data
+    >>> ncm_logits(train, labels, np.array([[3.0, 4.0]]), 3).tolist()
+    [[0.6, 0.8, -inf]]
     """
     features = check_matrix(features, "features")
     train = check_matrix(train_features, "training features").to(features.device)

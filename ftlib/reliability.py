@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,12 @@ def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, 
     -------
     float
         Between 0 and 1.
+
+    Examples
+    --------
+    >>> logits = np.log([[0.75, 0.25], [0.75, 0.25]])  # both sure by 3/4 of class 0, and one of them is right
+    >>> round(expected_calibration_error(logits, np.array([0, 1]), ClassSplit(seen=[0], absent=[1])), 9)
+    0.25
     """
     if bins < 1:
         raise ValueError(f"bins={bins}: expected at least 1")
@@ -56,7 +63,8 @@ def fit_temperature(logits: Array, labels: Array, split: ClassSplit) -> float:
     def loss(log_temperature: float) -> float:
         return float(torch.nn.functional.cross_entropy(logits[:, columns] / np.exp(log_temperature), labels))
 
-    best = float(minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded").x)
+    found: Any = minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded")
+    best = float(found.x)
     for bound, why in ((-BOUND, "all predictions are right"), (BOUND, "the labels are as good as random")):
         if loss(bound) <= loss(best):
             best = bound

@@ -132,12 +132,13 @@ def make(world: World, seeds: Iterable[int], per_class: int = 50) -> Data:
     parts = [
         (world.centres(domain)[:, None] + world.noise * noise[:, i]).flatten(1, 2) for i, domain in enumerate(domains)
     ]
-    return Data(*parts, torch.arange(4).repeat_interleave(per_class))
+    return Data._make([*parts, torch.arange(4).repeat_interleave(per_class)])
 
 
 def stack(datas: Sequence[Data]) -> Data:
     """Several worlds' data as one batch, the first world's repetitions first: they train together, in less time."""
-    return Data(*(torch.cat(parts) for parts in zip(*(data[:-1] for data in datas), strict=True)), datas[0].labels)
+    parts = [torch.cat(part) for part in zip(*(data[:-1] for data in datas), strict=True)]
+    return Data._make([*parts, datas[0].labels])
 
 
 def repeat(nets: Nets, times: int) -> Nets:
