@@ -19,7 +19,7 @@ from typing import Any
 
 from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 
-from . import digits, folder, glyphs
+from . import digits, drawing, folder, glyphs
 
 __all__ = [
     "Benchmark", "ClassSplit", "Domain", "ImageSet",
@@ -121,7 +121,7 @@ def left_out(name: str, data: Mapping[str, Any] | None = None) -> dict[str, int]
 def modules_of(name: str) -> tuple[ModuleType, ...]:
     """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
-    return (family,) if family is not digits else (digits, glyphs)
+    return (family,) if family is folder else (family, drawing)
 
 
 def _family(name: str) -> tuple[ModuleType, str]:

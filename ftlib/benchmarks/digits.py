@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from ftlib import core
 from ftlib.core import Domain, ImageSet, seeded, split_images
 
-from . import glyphs
+from . import drawing
 
 CLASS_NAMES = tuple("0123456789")
 
@@ -40,22 +40,22 @@ def load_domain(name: str, seed: int = 0, role: str = "source", *, train_fractio
     _, copies = np.unique(originals.reshape(len(originals), -1), axis=0, return_inverse=True)
     sides = split_images(labels, copies, train_fraction, seeded(seed, "digits", name, "split"), CLASS_NAMES)
 
-    generator = glyphs.torch_generator(seed, "digits", name, "images")
-    distances = glyphs.view(_distance_fields(originals), style, generator)
-    images = glyphs.to_uint8(style.paint(distances, generator))
+    generator = drawing.torch_generator(seed, "digits", name, "images")
+    distances = drawing.view(_distance_fields(originals), style, generator)
+    images = drawing.to_uint8(style.paint(distances, generator))
     return Domain(CLASS_NAMES, *(ImageSet(images[side], torch.from_numpy(labels[side])) for side in sides))
 
 
 def paint_scan(d: Tensor, generator: Generator) -> Tensor:
     """Grey pencil on nearly white paper."""
-    paper, pencil = glyphs.uniform(d, 0.85, 1.0, generator), glyphs.uniform(d, 0.05, 0.35, generator)
+    paper, pencil = drawing.uniform(d, 0.85, 1.0, generator), drawing.uniform(d, 0.05, 0.35, generator)
     grain = 0.02 * torch.randn(d.shape, generator=generator)
-    return (torch.lerp(paper, pencil, glyphs.cover(d, 2.0)) + grain).expand(-1, 3, -1, -1)
+    return (torch.lerp(paper, pencil, drawing.cover(d, 2.0)) + grain).expand(-1, 3, -1, -1)
 
 
 STYLES = {
-    "scan": glyphs.Style(scale=(0.75, 0.85), turn=0.05, slant=0.05, tilt=0.0, paint=paint_scan),
-    "street": glyphs.STYLES["photo"]._replace(scale=(0.65, 0.85), slant=0.25),
+    "scan": drawing.Style(scale=(0.75, 0.85), turn=0.05, slant=0.05, tilt=0.0, paint=paint_scan),
+    "street": drawing.Style(scale=(0.65, 0.85), turn=0.18, slant=0.25, tilt=0.30, paint=drawing.paint_photo),
 }
 
 
@@ -79,9 +79,9 @@ def _distance_fields(originals: np.ndarray) -> Tensor:
     An original pixel counts the dark ones among 4 x 4 finer pixels, so that around an edge its value grows in step with
     the distance, by 16 in one original pixel.
     """
-    inner = round(glyphs.FIELD * glyphs.FILL)
+    inner = round(drawing.FIELD * drawing.FILL)
     ink = torch.from_numpy(originals)[:, None] / 16 - 0.5  # 0 on the edge, in original pixels
     ink = F.interpolate(ink, (inner, inner), mode="bicubic")[:, 0] * (inner / originals.shape[-1])
-    margin = glyphs.FIELD - inner
+    margin = drawing.FIELD - inner
     around = (margin // 2, margin - margin // 2) * 2
     return F.pad(ink, around, value=-0.5 * inner / originals.shape[-1])

@@ -159,7 +159,7 @@ def listing(name: str) -> Listing:
     FileNotFoundError
         No such root or domain.
     ValueError
-        The domain has no classes, or some beside ``train`` and ``test``.
+        The domain has no two classes, or some beside ``train`` and ``test``.
     """
     root, own_name = _root(name), _nfc(name.rpartition("/")[2])
     there = domains(root)
@@ -167,7 +167,6 @@ def listing(name: str) -> Listing:
         raise FileNotFoundError(f"no domain {own_name!r} in {root}: there are {', '.join(there) or 'none'}")
     folder, left = there[own_name], LeftOut()
     found = list(_walk(folder, left, (), frozenset({os.path.realpath(folder)})))
-    names = {parts for parts, _ in found}
     images = [parts for parts, info in found if _maybe_image(parts[-1]) and not _is_folder(info)]
 
     depth = 0  # of the class folders below the domain's
@@ -180,9 +179,11 @@ def listing(name: str) -> Listing:
         if layers:
             left[POOLED] = sorted(layers)
         depth += 1
-    if not tops or layers == tops or len(layers - flat) > 1:
+    if len(tops) < 2 or layers == tops or len(layers - flat) > 1:
         seen = ", ".join(sorted(tops)) or "no folders with images"
-        raise ValueError(f"{folder} holds {seen}: expected <class>/<image>, or {{train,val,test}}/<class>/<image>")
+        raise ValueError(
+            f"{folder} holds {seen}: expected classes, <class>/<image> or {{train,val,test}}/<class>/<image>"
+        )
 
     class_names = tuple(sorted({_nfc(top) for top in tops}))
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -195,7 +196,7 @@ def listing(name: str) -> Listing:
         elif info is None:
             left.setdefault(_link_to_nowhere(folder / path), []).append(path)
         elif path.endswith(".dvc"):
-            if (*parts[:-1], parts[-1].removesuffix(".dvc")) not in names:
+            if not (folder / path.removesuffix(".dvc")).exists():
                 left.setdefault("DVC pointers without their file", []).append(path)
         elif label is not None and len(parts) > depth + 1:
             files.append((path, label, info.st_size, info.st_mtime_ns))
@@ -355,6 +356,8 @@ def _decode(path: Path, size: int) -> np.ndarray | str:
             return pointers[0]
         if not start:
             return "empty files"
+        if isinstance(error, Image.DecompressionBombError):
+            return "images of too many pixels"
         return "files that are not images" if isinstance(error, UnidentifiedImageError) else "damaged images"
 
 

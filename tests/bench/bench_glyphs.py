@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from ftlib.benchmarks import glyphs
+from ftlib.benchmarks import drawing, glyphs
 
 IMAGES = 4096  # a measurement
 ROUNDS = 5
@@ -30,7 +30,7 @@ def _rate(name: str) -> float:
     seconds = []
     for measured in range(-1, ROUNDS):  # the first round warms up
         start = time.perf_counter()
-        glyphs.render(name, labels, glyphs.torch_generator(0, name))
+        glyphs.render(name, labels, drawing.torch_generator(0, name))
         if measured >= 0:
             seconds.append(time.perf_counter() - start)
     return IMAGES / median(seconds)
