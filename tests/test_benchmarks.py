@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.benchmarks import ImageSet, glyphs, load, load_domain, load_target, source_of, split_classes
+from ftlib.benchmarks import ImageSet, drawing, glyphs, load, load_domain, load_target, source_of, split_classes
 from ftlib.core import split_images, split_pair
 
 SMALL = {"classes": 6, "source_per_class": 4, "target_per_class": 3, "test_per_class": 2}
@@ -123,6 +123,40 @@ def test_digits_are_split_seventy_to_thirty_in_each_class():
     assert ((train / (train + test) - 0.7).abs() < 0.01).all()
 
 
+def changed(**options) -> set[int]:
+    """The classes of the target whose images are others than without the options."""
+    plain, odd = (load_target("glyphs/print-neon", 4, **SMALL | {"seen": 2} | o)[0] for o in ({}, options))
+    differ = [(a.images != b.images).flatten(1).any(1) for a, b in ((plain.train, odd.train), (plain.test, odd.test))]
+    assert {*plain.train.labels[differ[0]].tolist()} == {*plain.test.labels[differ[1]].tolist()}
+    assert differ[0].sum() % 3 == 0  # all images of a class or none
+    return {*plain.train.labels[differ[0]].tolist()}
+
+
+@pytest.mark.parametrize("option", ["stay", "other"])
+def test_a_share_of_the_classes_shifts_in_its_own_way_and_leaves_the_others_alone(option):
+    assert [len(changed(**{option: share})) for share in (0.0, 0.5, 1.0)] == [0, 3, 6]
+    split = split_classes(6, 4, 2)
+    assert changed(**{option: 1.0, "stay_of": "absent"}) == set(split.absent)
+    assert changed(**{option: 0.5, "stay_of": "seen"}) < set(split.seen)
+
+
+@pytest.mark.parametrize(("option", "style"), [("stay", "print"), ("other", "chalk")])
+def test_classes_that_stay_have_the_source_s_style_and_others_a_third_domain_s(option, style):
+    target, _ = load_target("glyphs/print-neon", 4, **SMALL | {option: 1.0})
+    generator = drawing.torch_generator(4, "glyphs", "neon", "test", style)
+    assert torch.equal(target.test.images, glyphs.render(style, target.test.labels, generator).images)
+
+
+def test_stay_and_other_share_out_the_classes():
+    assert changed(stay=0.5, other=0.5) == set(range(6))
+    assert changed(stay=0.5, other=0.5) - changed(stay=0.5) == set(range(6)) - changed(stay=0.5)
+
+
+def test_a_shift_of_some_classes_leaves_the_source_alone():
+    odd = SMALL | {"stay": 0.5, "other": 0.25, "stay_of": "seen"}
+    assert source_of("glyphs/print-neon", odd) == source_of("glyphs/print-neon", SMALL)
+
+
 def test_the_two_digits_domains_share_out_all_originals():
     sizes = [len(d.train) + len(d.test) for d in (load_domain("digits/scan"), load_domain("digits/street"))]
     assert sum(sizes) == 1797
@@ -219,6 +253,9 @@ def test_more_training_images_leave_the_test_images_alone():
         ("glyphs/print-neon", {"classes": 1}, "1"),
         ("glyphs/print-neon", {"target_per_class": 0}, "0"),
         ("glyphs/print-neon", {"seed": -1}, "-1"),
+        ("glyphs/print-neon", {"stay": 1.5}, "1.5"),
+        ("glyphs/print-neon", {"stay": 0.6, "other": 0.6}, "0.6"),
+        ("glyphs/print-neon", {"stay": 0.5, "stay_of": "some"}, "some"),
     ],
 )
 def test_what_does_not_exist_is_an_error_that_names_it(name, options, named):

@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder}
-OF_TARGET = ("seen", "target_per_class")  # options that leave the source domain as it is
+OF_TARGET = ("seen", "target_per_class", "stay", "other", "stay_of")  # options that leave the source domain as it is
 _drawn: dict[tuple[Any, ...], Domain] = {}  # the last one: many runs of a sweep ask for the same images in a row
 
 
@@ -71,6 +71,8 @@ def load_target(
     source_name, target_name = family.split_pair(rest)
     if family is folder:
         folder.check_pair(source_name, target_name)
+    if options.get("stay") or options.get("other"):
+        options["pair"] = source_name, seen
     target = _load(family, target_name, seed, "target", options)
     return target, split_classes(len(target.class_names), seed, seen)
 

@@ -99,14 +99,14 @@ def paint_photo(d: Tensor, generator: Generator) -> Tensor:
 
 
 def distance_field(mask: np.ndarray) -> Tensor:
-    """The signed distance to a mask's outline, positive inside, in field pixels: float32 [1, 1, 48, 48] of bool [h, w]."""
+    """The signed distance to a mask's outline, positive inside, in field pixels: bool [h, w] to [1, 1, 48, 48]."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     side = math.ceil(max(mask.shape) / FILL)
     square = np.zeros((side, side), dtype=bool)
     top, left = (side - mask.shape[0]) // 2, (side - mask.shape[1]) // 2
     square[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    distance = distance_transform_edt(square) - distance_transform_edt(~square)
+    distance = np.asarray(distance_transform_edt(square)) - np.asarray(distance_transform_edt(~square))
     distance = torch.from_numpy(distance).float()[None, None] * (FIELD / side)
     return F.interpolate(distance, (FIELD, FIELD), mode="bilinear", antialias=True)
 

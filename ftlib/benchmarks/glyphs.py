@@ -5,6 +5,7 @@ Every character of ten typefaces is kept once, as its distance field; the domain
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -51,8 +52,17 @@ def load_domain(
     source_per_class: int = 120,
     target_per_class: int = 60,
     test_per_class: int = 20,
+    stay: float = 0.0,
+    other: float = 0.0,
+    stay_of: str = "all",
+    pair: tuple[str, int | Sequence[int] | None] | None = None,
 ) -> Domain:
     """Draw one domain: training images [3, 32, 32] as its role asks and, independently of them, test images.
+
+    A target's shift may depend on the class: a share ``stay`` of the classes keeps the source's style there, a share
+    ``other`` is drawn in a third domain's. The seed draws them from all classes, or from those that ``stay_of`` names,
+    "seen" or "absent"; the images of the rest are the same with and without. Both need to know the ``pair``, the name
+    of the source and ``seen``, which `ftlib.benchmarks.load_target` fills in.
 
     Raises
     ------
@@ -68,16 +78,49 @@ def load_domain(
     for side, per_class in numbers.items():
         if per_class < 1:
             raise ValueError(f"{per_class} {side} images per class: expected at least 1")
-    train, test = (
-        render(name, torch.arange(classes).repeat_interleave(per_class), torch_generator(seed, "glyphs", name, side))
-        for side, per_class in numbers.items()
-    )
-    return Domain(tuple(CHARACTERS[:classes]), train, test)
+    odd = _odd_classes(name, seed, classes, stay, other, stay_of, pair) if role == "target" else {}
+    sides = []
+    for side, per_class in numbers.items():
+        labels = torch.arange(classes).repeat_interleave(per_class)
+        drawn = render(name, labels, torch_generator(seed, "glyphs", name, side))
+        for style, chosen in odd.items():
+            mine = torch.isin(labels, chosen)
+            images = render(style, labels[mine], torch_generator(seed, "glyphs", name, side, style)).images
+            drawn.images[mine] = images
+        sides.append(drawn)
+    return Domain(tuple(CHARACTERS[:classes]), *sides)
 
 
 def split_pair(pair: str) -> tuple[str, str]:
     """The source and the target in a pair's name."""
     return core.split_pair(pair, tuple(STYLES))
+
+
+def _odd_classes(
+    name: str,
+    seed: int,
+    classes: int,
+    stay: float,
+    other: float,
+    stay_of: str,
+    pair: tuple[str, int | Sequence[int] | None] | None,
+) -> dict[str, Tensor]:
+    """The classes [.] of a target that are drawn in another domain's style, by that domain's name."""
+    if not (0 <= stay <= 1 and 0 <= other <= 1 and stay + other <= 1):
+        raise ValueError(f"stay={stay!r}, other={other!r}: expected shares of the classes, together at most 1")
+    if stay_of not in ("all", "seen", "absent"):
+        raise ValueError(f"stay_of={stay_of!r}: expected all, seen or absent")
+    if not stay + other:
+        return {}
+    if pair is None:
+        raise ValueError(f"stay={stay!r}, other={other!r}: these need a pair of domains, SOURCE-TARGET")
+    source, seen = pair
+    third = next(style for style in STYLES if style not in (source, name))
+    pool = range(classes) if stay_of == "all" else getattr(core.split_classes(classes, seed, seen), stay_of)
+    order = torch.from_numpy(core.seeded(seed, "glyphs", "odd").permutation(pool))
+    first, last = round(stay * len(order)), round((stay + other) * len(order))
+    chosen = {source: order[:first], third: order[first:last]}
+    return {style: own for style, own in chosen.items() if len(own)}
 
 
 def render(domain: str, labels: Tensor, generator: Generator) -> ImageSet:
