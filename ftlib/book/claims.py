@@ -58,7 +58,8 @@ class Claim:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite bound is None."""
-        return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self).items()}
+        values = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self).items()}
+        return values | {"paper": self.paper}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Claim:
