@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_logits, check_outputs
-from ftlib.core import ClassSplit, class_ids
+from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.metrics import seen_unseen_curve, split_accuracies, strongest_rival
 
 SEEN_ONLY = "the seen classes: an estimator takes fine-tuning training outputs only, since absent-class data would leak"
@@ -330,12 +330,12 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     Parameters
     ----------
     model : Module
-        A timm model, or its head: Linear, 1×1 Conv2d, or any module with a weight and a bias for each class.
-        A Linear or Conv2d head without a bias gets one.
+        A classifier that `ftlib.models` can take apart, in any wrapper, or its head alone. A Linear or Conv2d head
+        without a bias gets one; where two heads are averaged, each gets γ.
     gamma : float
         Finite, in logits.
-    absent : iterable of int
-        Class ids.
+    absent : iterable of int, or bool [C]
+        Class ids, or a mask of them.
 
     Returns
     -------
@@ -346,22 +346,30 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     ------
     ValueError
         γ is not finite or was found for other absent classes, an absent class is outside the head, or there is no head
-        that can carry a bias.
+        that can carry a bias, or one of half precision, which would round it.
     """
-    if not math.isfinite(gamma):
-        raise ValueError(f"γ is {float(gamma)}: only a finite γ can be folded into a checkpoint")
-    head = model.get_classifier() if hasattr(model, "get_classifier") else model
-    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
-    if not isinstance(weight, Tensor) or (bias is None and not isinstance(head, nn.Linear | nn.Conv2d)):
-        raise ValueError(f"the head is {type(head).__name__}, which has no bias: expected Linear or 1×1 Conv2d")
-    if weight.ndim < 2 or weight[0, 0].numel() != 1:
-        raise ValueError(f"the head's weight is {list(weight.shape)}, expected [classes, features] or 1×1 Conv2d")
-    columns = _columns(absent, len(weight))
+    if not math.isfinite(value := check_gamma(gamma)):
+        raise ValueError(f"γ is {value}: only a finite γ can be folded into a checkpoint")
+    try:
+        layers = head_layers(model)
+    except TypeError as error:
+        raise ValueError(f"{error}: γ has no place there") from error
+    columns = _columns(absent, len(layers[0].weight))
     gamma = check_gamma(gamma, columns)
-    if bias is None:
-        head.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=weight.requires_grad)
-    with torch.no_grad():
-        head.bias[columns] += gamma
+    for layer in layers:
+        if getattr(layer, "bias", None) is None and not isinstance(layer, nn.Linear | nn.Conv2d):
+            raise ValueError(f"the head is {type(layer).__name__}, which has no bias: expected Linear or 1×1 Conv2d")
+        if layer.weight.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the head is {layer.weight.dtype}, which would round γ and change predictions: "
+                "fold into model.float(), or into the checkpoint before it was converted, and serve its head in float32"
+            )
+    for layer in layers:
+        if layer.bias is None:
+            weight = layer.weight
+            layer.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=weight.requires_grad)
+        with torch.no_grad():
+            layer.bias[columns] += gamma
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def class_ids(classes: Iterable[int], num_classes: int | None = None, name: str = "classes") -> tuple[int, ...]:
@@ -278,3 +278,46 @@ def find_data(name: str | Path) -> Path:
             return path
     looked = ", ".join(str(place.resolve()) for place in places)
     raise FileNotFoundError(f"no {str(name)!r} in {looked}: set FTLIB_DATA to the folder that holds it")
+
+
+# --- the last layer of a model ----------------------------------------------------------------------------------------
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, out of DataParallel, DistributedDataParallel, AveragedModel or `torch.compile`."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "module" if isinstance(model, wrappers) else "_orig_mod")
+    return model
+
+
+def head_layers(model: nn.Module) -> list[Any]:
+    """The modules that give a model its logits: one, or two where it averages two heads.
+
+    Each is the last with a weight [C, D] or [C, D, 1, 1] in what a timm model calls its classifier, or in the whole of
+    any other model.
+
+    Raises
+    ------
+    TypeError
+        There is no such layer, or there are more.
+    """
+    model = unwrapped(model)
+    classifier: Any = getattr(model, "get_classifier", lambda: model)()
+    layers: list[Any] = []
+    for part in classifier if isinstance(classifier, tuple | nn.ModuleList) else [classifier]:
+        if linear := [layer for layer in part.modules() if _is_linear(layer)]:
+            # Two of one shape in a classifier are heads side by side: in a row, the last would be narrower.
+            beside = [layer for layer in linear[:-1] if layer.weight.shape == linear[-1].weight.shape]
+            layers += [*(beside if classifier is not model else []), linear[-1]]
+    if not 1 <= len(layers) <= 2:
+        kind = type(classifier).__name__
+        raise TypeError(f"the head is {kind}: expected one linear layer or 1×1 Conv2d at its end, or two side by side")
+    return layers
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or isinstance(layer, nn.Embedding):
+        return False
+    return weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2:] == (1, 1) and getattr(layer, "groups", 1) == 1)

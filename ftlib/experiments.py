@@ -25,7 +25,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ftlib import baselines, benchmarks, core, methods, models, sweeps, training
+from ftlib import baselines, benchmarks, checkpoints, core, methods, models, sweeps, training
 from ftlib.methods import Task
 from ftlib.runs import Run
 from ftlib.store import Store, code_hash, device_name, versions
@@ -93,7 +93,7 @@ class Experiment:
         """Names the Run: a hash of the spec and of the code that its result depends on."""
         own = inspect.getmodule(METHODS[self.method])
         images = benchmarks.modules_of(self.benchmark)
-        code = code_hash((core, models, training, methods, own, benchmarks, *images, _task, _start))
+        code = code_hash((core, checkpoints, models, training, methods, own, benchmarks, *images, _task, _start))
         return hashlib.sha256((json.dumps(self.spec, sort_keys=True) + code).encode()).hexdigest()[:20]
 
     @property

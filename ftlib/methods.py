@@ -116,4 +116,5 @@ def outputs(model: nn.Module, recipe: Recipe, **parts: ImageSet) -> dict[str, Te
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {f"model/{name}": value for name, value in model.state_dict().items()}
+    """The state dict in copies: a file keeps each tensor by itself, and some models share theirs (CoaT)."""
+    return {f"model/{name}": value.clone() for name, value in model.state_dict().items()}

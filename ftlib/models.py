@@ -1,22 +1,29 @@
-"""A timm classifier as this book sees it: a backbone that gives features, and a head that gives logits.
+"""A classifier as this book sees it: a backbone that gives features, and a head that gives logits.
 
-Any architecture of timm goes through `build`. What the rest of ftlib asks of a model is asked here: its features
-and logits, its head, its parameters in groups with the backbone at a lower rate, and how it wants its input scaled.
+Which classifiers work is said here alone: every one of timm whose last layer is linear or a 1×1 convolution and gives
+the model's own logits, two such heads being averaged as timm does. That leaves out VOLO, which adds a third term, and
+timm's encoders without a head. What `build` is not needed for takes any other torch classifier that ends so, too, such
+as torchvision's. Features are what the last layer sees, so an MLP in front of it belongs to the backbone.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models import load_state_dict
 from torch import Tensor, nn
+
+from ftlib import checkpoints
+from ftlib.core import head_layers, unwrapped
+
+HEADS = ("linear", "cosine")
+_tried: set[str] = set()  # what `build` has tried an image on
 
 
 def build(
@@ -40,8 +47,11 @@ def build(
         Keywords for ``timm.create_model``, such as ``pad_type``, ``img_size`` or ``pretrained_cfg_overlay``, whose
         ``mean`` and ``std`` say how the weights want their input.
     checkpoint : path
-        Weights to start from, if not empty: .safetensors or .pth (read with ``weights_only``). A relative path is
-        looked for in ``$FTLIB_DATA`` and then in the working directory. Of its head is taken what fits this one.
+        Weights to start from, if not empty: .safetensors or .pth (read with ``weights_only``), as training scripts
+        save them. Names are timm's, behind a prefix such as ``module.`` or not; torchvision's are not translated. Of
+        its head is taken what fits this one; a warning names the rest. A relative path is looked for in
+        ``$FTLIB_DATA``, then in the working directory. "pip:efficientnet_lite0" are weights by pip, for the backbone
+        ``tf_efficientnet_lite0``.
     pretrained : bool
         Fetch timm's published weights from the hub instead.
     seed : int
@@ -50,7 +60,8 @@ def build(
     Raises
     ------
     ValueError
-        Unknown backbone or head; a checkpoint whose backbone does not fit the architecture.
+        Unknown backbone or head; a classifier that does not work here; a checkpoint that is none, holds NaN or
+        infinity, or whose backbone does not fit the architecture.
     FileNotFoundError
         No such checkpoint.
     RuntimeError
@@ -77,10 +88,11 @@ def build(
                 "model.safetensors on a machine that can reach the hub, put it into $FTLIB_DATA and pass "
                 "checkpoint='<file>' instead of pretrained=True"
             ) from error
+        _try(model, backbone, options or {})
         if head == "cosine":
             _replace_head(model, CosineHead)
     if checkpoint:
-        _load(model, find_checkpoint(checkpoint))
+        _load(model, str(checkpoint))
     return model
 
 
@@ -95,41 +107,74 @@ class CosineHead(nn.Linear):
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def forward(self, features: Tensor) -> Tensor:
+        features = features.flatten(1) if features.ndim == 4 else features  # [B, D, 1, 1], in place of a convolution
         cosines = F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
         return self.scale * cosines if self.bias is None else self.scale * cosines + self.bias
 
 
-HEADS = ("linear", "cosine")
+class Head(nn.Module):
+    """A 1×1 convolution, or two heads that are averaged, as one map of features [N, D] to logits [N, C].
 
+    Two heads see two sets of features, which stand side by side in D. The parameters are the model's own.
+    """
 
-def find_checkpoint(name: str | Path) -> Path:
-    """Where a checkpoint lies: as named if absolute, else in $FTLIB_DATA, else in the working directory."""
-    places = [Path(os.environ[key]) for key in ("FTLIB_DATA",) if key in os.environ] + [Path()]
-    for path in (place.expanduser() / name for place in places):
-        if path.is_file():
-            return path
-    looked = ", ".join(str(place.resolve()) for place in places)
-    raise FileNotFoundError(f"no checkpoint {str(name)!r} in {looked}: set FTLIB_DATA to the folder that holds it")
+    def __init__(self, layers: Iterable[Any]) -> None:
+        super().__init__()
+        self.layers: Any = nn.ModuleList(layers)
 
+    def forward(self, features: Tensor) -> Tensor:
+        parts = features.split([layer.weight.shape[1] for layer in self.layers], dim=1)
+        logits = [
+            layer(part.unflatten(1, (-1, *layer.weight.shape[2:]))).flatten(1)  # [N, D], or [N, D, 1, 1] to convolve
+            for layer, part in zip(self.layers, parts, strict=True)
+        ]
+        return torch.stack(logits).mean(0)
 
-def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the head sees, [B, D], and what it answers, [B, C], for normalised images [B, 3, H, W]."""
-    features = model.forward_head(model.forward_features(images), pre_logits=True)
-    return features, head(model)(features)
+    @property
+    def weight(self) -> Tensor:
+        """[C, D]: the logits are features @ weight.T + bias, if the layers are linear."""
+        return torch.cat([layer.weight.flatten(1) for layer in self.layers], dim=1) / len(self.layers)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """[C], or None."""
+        biases = [layer.bias for layer in self.layers if layer.bias is not None]
+        return torch.stack(biases).sum(0) / len(self.layers) if biases else None
 
 
 def head(model: nn.Module) -> nn.Module:
-    """The classifier, whose weight [C, D] has a row a class.
+    """The classifier, a map of features [N, D] to logits [N, C] whose ``weight`` [C, D] has a row a class.
 
     Raises
     ------
     TypeError
-        If the model ends in anything else than one linear layer.
+        There is no layer that could be one.
     """
-    classifier = model.get_classifier()
-    if getattr(classifier, "weight", None) is None or classifier.weight.ndim != 2:
-        raise TypeError(f"the head is {classifier}: expected one linear layer with a weight [C, D]")
-    return classifier
+    layers = head_layers(model)
+    return layers[0] if len(layers) == 1 and layers[0].weight.ndim == 2 else Head(layers)
+
+
+def features_and_logits(
+    model: nn.Module, images: Tensor | Iterable[Tensor], batch_size: int = 32
+) -> tuple[Tensor, Tensor]:
+    """What the head sees, [N, D], and the model's own logits, [N, C], on its device and in the mode that it is in.
+
+    Parameters
+    ----------
+    images : Tensor [N, 3, H, W], or iterable of such batches
+        Normalised, on any device. No graph is kept of them, unless they require a gradient.
+    batch_size : int
+        Images that pass through the model at once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No head; images that are not floating; logits that are not `head` of the features: such a model is not a
+        backbone with a linear head, and what is found for its head does not hold for its answers.
+    """
+    batches = images.split(batch_size) if isinstance(images, Tensor) else images
+    features, logits = zip(*(_batch(unwrapped(model), batch) for batch in batches), strict=True)
+    return torch.cat(features), torch.cat(logits)
 
 
 def parameter_groups(model: nn.Module, lr: float, backbone_lr: float) -> list[dict[str, Any]]:
@@ -147,28 +192,77 @@ def parameter_groups(model: nn.Module, lr: float, backbone_lr: float) -> list[di
 
 def normalisation(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
     """(scale, shift), each [3, 1, 1], such that ``uint8 * scale + shift`` is the input the weights were made for."""
-    mean, std = (torch.tensor(model.pretrained_cfg[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    config: Any = unwrapped(model).pretrained_cfg
+    mean, std = (torch.tensor(config[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
     return 1 / (255 * std), -mean / std
 
 
+# --- features and the head --------------------------------------------------------------------------------------------
+
+
+def _batch(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: expected floating ones, normalised as the model was trained on")
+    layers, inputs = head_layers(model), {}
+    hooks = [layer.register_forward_pre_hook(lambda of, given: inputs.update({of: given[0]})) for layer in layers]
+    try:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
+            logits = model(images.to(next(model.parameters())))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    name = type(model).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(inputs) < len(layers):
+        raise ValueError(f"{name} does not answer with the logits [N, C] of its last linear layer")
+    features = torch.cat([_pooled(inputs[layer], layer) for layer in layers], dim=1)
+    with torch.no_grad():
+        off = (head(model)(features) - logits).abs().max()
+    if off > torch.finfo(logits.dtype).eps ** 0.5 * logits.abs().max():
+        raise ValueError(f"the logits of {name} are not those of its last linear layer, but off by {off:.2g}")
+    return features, logits
+
+
+def _pooled(features: Tensor, layer: Any) -> Tensor:
+    """[B, D]; a head may answer at every place of an image, if the mean of its answers is the model's."""
+    last = layer.weight.ndim == 2 and features.shape[-1] == layer.weight.shape[1]
+    return features.movedim(-1 if last else 1, 1).flatten(2).mean(2) if features.ndim > 2 else features
+
+
+def _try(model: Any, backbone: str, options: Mapping[str, Any]) -> None:
+    """ValueError unless head(features) are the model's logits for a random image; asked once a process."""
+    if (kind := f"{backbone} {model.num_classes} {sorted(options.items())}") in _tried:
+        return
+    size = options.get("img_size") or model.pretrained_cfg["input_size"][-1]
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            features_and_logits(model.eval(), torch.randn(1, 3, *size))
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{backbone} does not work here, tried on an image {[3, *size]}: {error}") from error
+    model.train()
+    _tried.add(kind)
+
+
 def _replace_head(model: nn.Module, kind: type[CosineHead]) -> None:
-    old = head(model)
-    parent, _, own = _name(model, old).rpartition(".")
-    setattr(model.get_submodule(parent), own, kind(old.in_features, old.out_features))
+    for layer in head_layers(model):
+        parent, _, own = _name(model, layer).rpartition(".")
+        classes, features = layer.weight.shape[:2]
+        setattr(model.get_submodule(parent), own, kind(features, classes))
 
 
 def _name(model: nn.Module, part: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is part)
 
 
-def _load(model: nn.Module, path: Path) -> None:
+# --- weights from elsewhere -------------------------------------------------------------------------------------------
+
+
+def _load(model: nn.Module, checkpoint: str) -> None:
     """Copy the weights of a file into a model, of the head what fits; anything else amiss is an error."""
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is not a readable .safetensors or .pth checkpoint of weights: {error}") from error
-    own, place = model.state_dict(), _name(model, head(model)) + "."
-    of_head = {k for k in own.keys() | state.keys() if k.startswith(place)}
+    path, own = checkpoints.find(checkpoint), model.state_dict()
+    state = checkpoints.renamed(checkpoints.read(path), own, in_order=checkpoint.startswith("pip:"))
+    places = tuple(_name(model, layer) + "." for layer in head_layers(model))
+    of_head = {k for k in own.keys() | state.keys() if k.startswith(places)}
     state = {k: v for k, v in state.items() if k not in of_head or (k in own and v.shape == own[k].shape)}
     # Weights from before 2019 do not count batches, and nothing here reads the count.
     counts = {k for k in own if k.endswith("num_batches_tracked")}
@@ -178,5 +272,13 @@ def _load(model: nn.Module, path: Path) -> None:
     for what, keys in (("lacks", missing), ("does not know", unknown), ("has other shapes for", reshaped)):
         if keys:
             subject = "the architecture" if what == "does not know" else path.name
-            raise ValueError(f"{path.name} does not fit {type(model).__name__}: {subject} {what} {', '.join(keys[:5])}")
-    model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()}, strict=False)
+            raise ValueError(
+                f"{path.name} does not fit {type(model).__name__}: {subject} {what} {', '.join(keys[:5])} "
+                "(names must be timm's own: others, such as torchvision's, are not translated)"
+            )
+    state = {k: v.to(own[k].dtype) for k, v in state.items()}
+    if damaged := [k for k, v in state.items() if not v.isfinite().all()]:
+        raise ValueError(f"{path.name} holds NaN or infinity in {', '.join(damaged[:5])}: take weights that do not")
+    if fresh := sorted((of_head & own.keys()) - state.keys()):
+        warnings.warn(f"{path.name} has no {', '.join(fresh)} of this head's shape: they start fresh", stacklevel=3)
+    model.load_state_dict(state, strict=False)

