@@ -6,7 +6,7 @@ palette is Okabe and Ito's, with a wine red of Tol's: made for all kinds of colo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -95,6 +95,14 @@ def histograms(ax: Axes, seen: np.ndarray, absent: np.ndarray, outline: Sequence
         ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
     if len(outline):
         ax.hist(outline, bins, density=True, histtype="step", color="#333333", lw=1.2)
+
+
+def rows_down(ax: Axes, names: Iterable[str]) -> None:
+    """A row a name, at 0, 1, 2 … from the top."""
+    names = list(names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
 
 
 def label_ends(ax: Axes, x: float, ends: list[tuple[float, str]], colours: Mapping[str, str]) -> None:

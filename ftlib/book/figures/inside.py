@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.estimates import Estimate, estimate, number
 
-from .design import COLOURS, WIDTH, interval, label_ends
+from .design import COLOURS, WIDTH, interval, label_ends, rows_down
 
 
 def trajectories(
@@ -80,9 +80,7 @@ def waterfall(start: Estimate, parts: Mapping[str, Estimate], end: Estimate, ax:
         if y + 1 < len(rows):
             ax.plot([level, level], [y - 0.31, y + 1.31], color="#999999", lw=0.8, ls=":")
     ax.axvline(0, color="#333333", lw=0.8)
-    ax.set_yticks(range(len(rows)), [f"{name}\n{e:+.2f}" for name, e, _ in rows], fontsize=9)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
+    rows_down(ax, [f"{name}\n{e:+.2f}" for name, e, _ in rows])
     return ax
 
 
@@ -120,7 +118,6 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[str, str],
             interval(ax, e, at, colours[name])
     for i, name in enumerate(next(iter(rows.values()))):
         ax.text(0.0, 1.02 + 0.07 * i, name, color=colours[name], transform=ax.transAxes, va="bottom", fontsize=9)
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy (%)")
-    ax.grid(axis="y", visible=False)
+    rows_down(ax, rows)
+    ax.set_xlabel("accuracy (%)")
     return ax

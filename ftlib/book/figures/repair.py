@@ -13,7 +13,7 @@ from ftlib.book.estimates import Estimate
 from ftlib.calibration import Mirrored
 from ftlib.metrics import Curve
 
-from .design import COLOURS, WIDTH, colour_of, histograms, interval
+from .design import COLOURS, WIDTH, colour_of, histograms, interval, rows_down
 
 
 def logit_gap(logits: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axes | None = None) -> Axes:
@@ -100,9 +100,8 @@ def regret(values: Mapping[str, Mapping[str, float]], ax: Axes | None = None) ->
         ax.plot([x.mean()] * 2, [y - 0.36, y + 0.36], color=colour, lw=3)
         text = f"{x.mean():.1f}, worst {x.max():.1f}"
         ax.annotate(text, (reach, y), (8, 0), textcoords="offset points", va="center", fontsize=8.5)
-    ax.set_yticks(range(len(values)), values)
-    ax.set(ylim=(len(values) - 0.5, -0.5), xlim=(-0.02 * reach, 1.02 * reach), xlabel="regret (points of accuracy)")
-    ax.grid(axis="y", visible=False)
+    rows_down(ax, values)
+    ax.set(xlim=(-0.02 * reach, 1.02 * reach), xlabel="regret (points of accuracy)")
     return ax
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from ftlib.benchmarks import ClassSplit
 
-from .design import COLOURS, drawable, small_multiples
+from .design import COLOURS, drawable, rows_down, small_multiples
 
 FAILED = "#DDDDDD"
 
@@ -89,10 +89,8 @@ def strips(
                 ax.plot([shown.min(), shown.max()], [y, y], color=COLOURS["fine-tuned"], lw=1, alpha=0.5)
             ax.plot(settings, np.full(len(settings), y), "o", ms=4, color=COLOURS["fine-tuned"], alpha=0.45, mec="none")
             ax.plot(settings[marked[name]], y, "D", ms=5.5, color=COLOURS["fine-tuned"], mec="white", mew=0.8)
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.5, -0.5)
+        rows_down(ax, names)
         ax.set_title(title)
-        ax.grid(axis="y", visible=False)
     for ax in axes[-3:]:
         ax.set_xlabel("%")
     return axes

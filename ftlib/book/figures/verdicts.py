@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from ftlib.book.claims import Claim
 
-from .design import MARKERS, VERDICTS, WIDTH
+from .design import MARKERS, VERDICTS, WIDTH, rows_down
 
 
 def forest(rows: Mapping[str, Mapping[str, Claim]], ax: Axes | None = None) -> Axes:
@@ -36,7 +36,6 @@ def forest(rows: Mapping[str, Mapping[str, Claim]], ax: Axes | None = None) -> A
     if len(profiles) > 1:
         ax.legend(ncols=len(profiles), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handletextpad=0.1)
     ax.axvline(0, color="#333333", lw=0.8)
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="effect (points of accuracy); right of zero, the finding holds")
-    ax.grid(axis="y", visible=False)
+    rows_down(ax, rows)
+    ax.set_xlabel("effect (points of accuracy); right of zero, the finding holds")
     return ax

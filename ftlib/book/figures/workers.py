@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from .design import COLOURS, WIDTH
+from .design import COLOURS, WIDTH, rows_down
 
 
 def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = None) -> Axes:
@@ -32,9 +32,7 @@ def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = No
             colour = kinds[kind].get("edgecolor") or kinds[kind]["color"]
             ax.text(place, 1.02, f"■ {kind}", transform=ax.transAxes, color=colour, fontsize=9)
             place += 0.05 + 0.016 * len(kind)
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    rows_down(ax, rows)
     ax.set_xlim(left=0)
     ax.set_xlabel("seconds since the start of the sweep")
-    ax.grid(axis="y", visible=False)
     return ax
