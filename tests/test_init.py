@@ -53,7 +53,8 @@ ROOT = Path(ftlib.__file__).parent
 LEFT = {  # a module to all that it may import, besides what those may
     "core": (), "checks": ("core",), "metrics": ("checks",),
     "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",),
-    "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",), "methods": ("training",), "baselines": ("methods",),
+    "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
+    "methods": ("training",), "baselines": ("methods",),
     "benchmarks": ("core", "store"), "store": ("core",), "runs": ("store", "models"), "pools": ("store",),
     "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "runs", "sweeps"),
 }  # fmt: skip
