@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.book.choices import best_cell, choose_seen, measure, nearness, robustness, slope, tsne
+from ftlib.book.choices import (
+    best_cell,
+    choose_seen,
+    long_tail,
+    measure,
+    nearness,
+    robustness,
+    sizes_of,
+    slope,
+    thinned,
+    tsne,
+)
 from ftlib.calibration import average_logit_gap, competitor_gap, mirrored
 from ftlib.core import ClassSplit, Outputs
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
@@ -177,3 +188,27 @@ def test_tsne_gives_a_place_for_every_class_and_the_same_one_again():
 
 def test_the_slope_is_the_change_with_each_doubling():
     assert slope([2, 4, 8, 16], [1.0, 1.5, 2.0, 2.5]) == pytest.approx(0.5)
+
+
+# --- other mixes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(6, [1, 2, 3, 5]), (68, [2, 20, 34, 66]), (2, [1])])
+def test_shares_of_the_classes_leave_both_sides_one_and_name_each_number_once(classes, expected):
+    assert sizes_of([0.03, 0.3, 0.5, 0.97], classes) == expected
+
+
+def test_a_long_tail_falls_geometrically_and_leaves_other_classes_alone():
+    labels = np.repeat(np.arange(4), 100)
+    keep = long_tail(labels, [0, 1, 3], 100.0)
+    assert np.bincount(labels[keep]).tolist() == [100, 10, 100, 2]  # one in a hundred would be one: two are left
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_thinned_outputs_have_the_share_of_absent_images_and_all_seen_ones(share):
+    whole = outputs(0, 1200)
+    few = thinned(whole, SPLIT, share)
+    absent = torch.isin(few.labels, torch.tensor(SPLIT.absent))
+    assert int((~absent).sum()) == 600
+    assert float(absent.double().mean()) == pytest.approx(share, abs=0.01)
+    assert set(few.labels.tolist()) == set(SPLIT.classes)

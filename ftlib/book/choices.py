@@ -4,6 +4,7 @@
     robustness    how far a measure varies over a grid, and what share of the grid is near its best
     best_cell     the setting that is best on average
     choose_seen   S as the classes most like one of them, or as unlike each other as can be
+    sizes_of      shares of the classes as numbers; long_tail, thinned: images as they come in other mixes
     nearness      how like its nearest seen class an absent class is
     tsne          a picture of class means in the plane
     slope         change of a measure with each doubling of a number
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from ftlib.analysis import cosines
 from ftlib.calibration import average_logit_gap, competitor_gap, mirrored
-from ftlib.core import ClassSplit
+from ftlib.core import ClassSplit, Outputs
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
 if TYPE_CHECKING:
@@ -152,6 +153,34 @@ def choose_seen(means: Tensor, number: int, how: str, start: int) -> list[int]:
         chosen.append(int(candidates.argmax()))
         nearest = torch.maximum(nearest, similar[chosen[-1]])
     return sorted(chosen)
+
+
+def sizes_of(shares: Sequence[float], classes: int) -> list[int]:
+    """How many classes these shares of them are, 1 to C − 1, each number once."""
+    return sorted({min(max(round(share * classes), 1), classes - 1) for share in shares})
+
+
+def long_tail(labels: np.ndarray, classes: Sequence[int], tail: float) -> np.ndarray:
+    """bool [N]: which images to keep for a long tail of ``classes``: the last has ``tail`` times fewer than the first.
+
+    In between the number falls geometrically; two images are left at least, and other classes keep theirs.
+    """
+    keep = np.ones(len(labels), bool)
+    for rank, c in enumerate(classes):
+        own = np.flatnonzero(labels == c)
+        left = round(len(own) * tail ** (-rank / max(len(classes) - 1, 1)))
+        keep[own[max(left, 2) :]] = False
+    return keep
+
+
+def thinned(outputs: Outputs, split: ClassSplit, share: float) -> Outputs:
+    """All outputs on images of seen classes, and as many of absent ones, evenly taken, as make up the share."""
+    absent = torch.isin(outputs.labels, torch.tensor(split.absent))
+    places, seen = absent.nonzero()[:, 0], int((~absent).sum())
+    number = min(max(round(share / (1 - share) * seen), 1), len(places))
+    keep = ~absent
+    keep[places[torch.linspace(0, len(places) - 1, number).round().long()]] = True
+    return Outputs(*(part[keep] for part in outputs))
 
 
 def nearness(means: Tensor, split: ClassSplit) -> float:
