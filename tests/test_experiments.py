@@ -58,6 +58,12 @@ CHANGED = {
 }
 
 
+@pytest.mark.parametrize("method", ["pretrain", "pretrained", "adabn"])
+def test_a_method_that_fine_tunes_nothing_is_one_experiment_whatever_the_recipe_of_fine_tuning(method):
+    recipes = TINY, replace(TINY, lr=0.5, epochs=3)
+    assert len({replace(BASE, method=method, recipe=recipe).key for recipe in recipes}) == 1
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(Experiment)])
 def test_the_key_changes_with_every_field(name):
     assert replace(BASE, **{name: CHANGED[name]}).key != BASE.key
