@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -103,12 +104,17 @@ class Curve:
         Area under ``uy`` against ``sy``, trapezoid between the knots (Chao et al., ECCV 2016).
     """
 
-    gamma: np.ndarray
     sy: np.ndarray
     uy: np.ndarray
     yy: np.ndarray
     ausuc: float
     _edges: np.ndarray = field(repr=False)  # [K − 1], ascending: piece i is (edge i−1, edge i]
+
+    @cached_property
+    def gamma(self) -> np.ndarray:
+        middle = self._edges[:-1] / 2 + self._edges[1:] / 2
+        inside = np.where(middle > self._edges[:-1], middle, self._edges[1:])  # the upper edge belongs to its piece
+        return np.concatenate([[-np.inf], inside, [np.inf]])
 
     def at(self, gamma: float) -> Point:
         """The accuracies at γ, ±inf allowed: the same as `split_accuracies` gives."""
@@ -161,16 +167,12 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     for n, side in ((n_seen, "seen"), (n_absent, "absent")):
         if n == 0:
             raise ValueError(f"no sample of a {side} class: the curve needs test samples of both sides")
-    falls, rises = (best.margin[best.hit & side] for side in (~best.absent, best.absent))
-    edges, lost, won = merge_steps(falls, rises)
-
-    seen_right, absent_right = len(falls) - np.append(0, lost), np.append(0, won)
+    sides = [best.margin[best.hit & side] for side in (~best.absent, best.absent)]
+    edges, lost, won = merge_steps(*sides)
+    seen_right, absent_right = len(sides[0]) - lost, won
     sy, uy, yy = seen_right / n_seen, absent_right / n_absent, (seen_right + absent_right) / len(best.absent)
-    middle = edges[:-1] / 2 + edges[1:] / 2
-    inside = np.where(middle > edges[:-1], middle, edges[1:])  # the upper edge belongs to its piece
-    gamma = np.concatenate([[-np.inf], inside, [np.inf]])
     ausuc = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
-    return Curve(gamma, sy, uy, yy, ausuc, edges)
+    return Curve(sy, uy, yy, ausuc, edges)
 
 
 def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_classes: int) -> np.ndarray:
@@ -245,47 +247,49 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
         As `ftlib.metrics.split_accuracies`.
     """
     logits, labels = check_outputs(logits, labels, split)
-    device, all_classes = logits.device, len(split.classes) == logits.shape[1]
-    classes, seen = (torch.tensor(ids, device=device) for ids in (split.classes, split.seen))
+    device, columns = logits.device, list(split.classes)
+    whole = len(columns) == logits.shape[1]
+    absent_column = torch.isin(torch.tensor(columns, device=device), torch.tensor(split.absent, device=device))
     place = torch.zeros(logits.shape[1], dtype=torch.int64, device=device)
-    place[classes] = torch.arange(len(classes), device=device)
-    place = place[labels]
-    side = torch.where(torch.isin(classes, seen), 0.0, -torch.inf).to(logits.dtype)
-    other = torch.where(side == 0, -torch.inf, 0.0).to(logits.dtype)
-    is_absent = other[place] == 0
+    place[columns] = torch.arange(len(columns), device=device)
+    place = labels if whole else place[labels]
+    is_absent = absent_column[place]
+    no_absent = torch.zeros(len(columns), dtype=logits.dtype, device=device).masked_fill(absent_column, -torch.inf)
+    no_seen = torch.zeros_like(no_absent).masked_fill(~absent_column, -torch.inf)
     margin = torch.empty(len(logits), dtype=torch.float64, device=device)
     hit, tied = torch.empty_like(is_absent), torch.empty_like(is_absent)
     finite = True
     # Blocks that stay in the CPU's cache. Adding −inf takes a column out and adding 0 keeps it as it is, which with a
     # row's maximum costs less than gathering the columns of a side. The label's logit is taken out too, which leaves
     # its rivals: whether it is the best is one comparison, and the slow argmax is needed for exact ties only.
-    step = max(1, (2**18 if device.type == "cpu" else 2**28) // len(classes))
+    step = max(1, (2**19 if device.type == "cpu" else 2**28) // len(columns))
 
     def reduce(start: int) -> None:
         nonlocal finite
         rows = slice(start, start + step)
-        block = logits[rows] if all_classes else logits[rows].index_select(1, classes)
+        block = logits[rows] if whole else logits[rows][:, columns]
         label, absent_row = place[rows, None], is_absent[rows]
         own = block.gather(1, label)[:, 0]
-        kept = torch.add(block, side).scatter_(1, label, -torch.inf)
+        kept = torch.add(block, no_absent).scatter_(1, label, -torch.inf)
         seen = kept.amax(1)
-        absent = torch.add(block, other, out=kept).scatter_(1, label, -torch.inf).amax(1)
-        rival = torch.where(absent_row, absent, seen)
+        absent = torch.add(block, no_seen, out=kept).scatter_(1, label, -torch.inf).amax(1)
+        rival, other = torch.where(absent_row, absent, seen), torch.where(absent_row, seen, absent)
         torch.gt(own, rival, out=hit[rows])
         torch.eq(own, rival, out=tied[rows])
-        seen = torch.where(absent_row, seen, seen.maximum(own))
-        absent = torch.where(absent_row, absent.maximum(own), absent)
-        torch.sub(seen.double(), absent.double(), out=margin[rows])
+        own_side = torch.maximum(own, rival).double()
+        torch.sub(own_side, other, out=margin[rows])
         if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
             finite = False
 
     _for_each(reduce, range(0, len(logits), step))
-    if not (finite and all_classes):
-        check_finite(logits, "logits", split.classes)
-    for of_side, ids in ((~is_absent, split.seen), (is_absent, split.absent)):
-        if len(rows := (tied & of_side).nonzero()[:, 0]):
-            ids = torch.tensor(ids, device=device)
-            hit[rows] = ids[logits[rows][:, ids].argmax(1)] == labels[rows]
+    if not (finite and whole):
+        check_finite(logits, "logits", columns)
+    margin[is_absent] *= -1
+    if len(rows := tied.nonzero()[:, 0]):
+        for side, classes in ((False, split.seen), (True, split.absent)):
+            of_side = rows[is_absent[rows] == side]
+            first = logits[of_side][:, list(classes)].argmax(1)
+            hit[of_side] = torch.tensor(classes, device=device)[first] == labels[of_side]
     return Best(*(t.cpu().numpy() for t in (margin, hit, is_absent, labels)))
 
 
@@ -295,15 +299,16 @@ def strongest_rival(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> T
 
 
 def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct margins, ascending, and how many falls and rises are not above each; a single 0 if there are none."""
+    """Distinct margins, ascending [K − 1], and how many falls and rises are below each of the K pieces between them."""
     if len(falls) + len(rises) == 0:
-        return np.zeros(1), np.zeros(1, int), np.zeros(1, int)  # nothing ever changes: two equal ends
+        return np.zeros(1), np.zeros(2, int), np.zeros(2, int)  # nothing ever changes: two equal ends
     margins = np.concatenate([np.sort(falls), np.sort(rises)])
     order = margins.argsort(kind="stable")  # of two ascending runs, which costs no more than merging them
     margins = margins[order]
-    last = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))  # the last of each run of equal margins
-    won = np.cumsum(order >= len(falls))[last]
-    return margins[last], last + 1 - won, won
+    last = np.flatnonzero(margins[1:] != margins[:-1])  # of each run of equal margins
+    below = np.concatenate([[0], last + 1, [len(margins)]])
+    won = np.concatenate([[0], np.cumsum(order >= len(falls))])[below]
+    return margins[below[1:] - 1], below - won, won
 
 
 def _for_each(work: Callable[[int], None], starts: range) -> None:
