@@ -49,7 +49,7 @@ class Experiment:
     """
 
     benchmark: str  # a pair of domains, as `ftlib.benchmarks.load` takes it
-    backbone: str = "test_resnet"  # any architecture of timm
+    backbone: str = "test_resnet"  # a classifier of timm; `ftlib.models` says which work
     method: str = "finetune"  # a key of METHODS
     recipe: Recipe = field(default_factory=Recipe)  # of the method
     seed: int = 0  # of class split, image split, initial weights and training

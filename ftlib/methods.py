@@ -116,5 +116,4 @@ def outputs(model: nn.Module, recipe: Recipe, **parts: ImageSet) -> dict[str, Te
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict in copies: a file keeps each tensor by itself, and some models share theirs (CoaT)."""
-    return {f"model/{name}": value.clone() for name, value in model.state_dict().items()}
+    return {f"model/{name}": value for name, value in model.state_dict().items()}

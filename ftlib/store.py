@@ -73,7 +73,9 @@ class Store:
         try:
             beside.mkdir(parents=True)
             (beside / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
-            tensors = {name: array.detach().cpu().contiguous() for name, array in arrays.items()}
+            # Copies: safetensors refuses arrays that share memory, as CoaT's weights and views of one tensor do.
+            whole = torch.contiguous_format
+            tensors = {name: array.detach().cpu().clone(memory_format=whole) for name, array in arrays.items()}
             save_file(tensors, beside / "arrays.safetensors")
             (beside / "log.json").write_text(json.dumps(log, indent=1, sort_keys=True) + "\n")
             if not place.exists():

@@ -14,9 +14,10 @@ from torch import nn
 
 from ftlib import models
 from ftlib.calibration import fold_gamma
-from ftlib.core import head_layers, unwrapped
-from ftlib.methods import weights
+from ftlib.core import ClassSplit, Domain, ImageSet, head_layers, unwrapped
+from ftlib.methods import Task, finetune, weights
 from ftlib.store import Store
+from ftlib.training import Recipe
 
 FAMILIES = {
     "test_resnet": {},
@@ -179,6 +180,21 @@ def test_building_twice_gives_the_same_head_whether_an_image_was_tried_or_not(mo
     monkeypatch.setattr(models, "_tried", set())
     assert same(cosine(seed=3), cosine(seed=3))
     assert models._tried and models.build("test_resnet", 7).training
+
+
+@pytest.mark.parametrize("backbone", ["dla46x_c", "deit_tiny_distilled_patch16_224"])
+def test_a_head_of_any_kind_is_fine_tuned_and_its_history_is_one_linear_map(backbone):
+    labels = torch.arange(24) % 3
+    pixels = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = ImageSet(pixels, labels)
+    task = Task(Domain(("a", "b", "c"), images, images), ClassSplit([0, 1], [2]), Recipe(epochs=1, batch_size=8))
+    model = models.build(backbone, 3, options={"img_size": 32} if "deit" in backbone else {})
+    before = [p.detach().clone() for p in models.head(model).parameters()]
+    arrays, _ = finetune(task, model)
+    last = arrays["test/features"] @ arrays["history/weight"][-1].T + arrays["history/bias"][-1]
+    torch.testing.assert_close(last, arrays["test/logits"], rtol=1e-4, atol=1e-4)
+    for old, new in zip(before, models.head(model).parameters(), strict=True):
+        assert not torch.equal(old, new)
 
 
 def test_weights_that_a_model_shares_are_stored_and_loaded(tmp_path):
