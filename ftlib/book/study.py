@@ -10,7 +10,7 @@ study.finish({"uy": percent(over_seeds(change.uy))})
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -197,7 +197,7 @@ def of_pairs(frame: Any) -> dict[str, Any]:
 
 def bands(column: pd.Series, scale: float = 1) -> np.ndarray:
     """A column of arrays [E] as lines [seeds, E], averaged over the pairs of each seed, for `figures.trajectories`."""
-    return scale * np.array([*by_seed(column).values()])
+    return scale * np.array([*by_seed(column.to_dict()).values()])
 
 
 def _scores(run: Run) -> dict[str, float]:
@@ -207,6 +207,6 @@ def _scores(run: Run) -> dict[str, float]:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value._asdict() if hasattr(value, "_asdict") else value
+    if isinstance(value, Mapping):
+        return value
+    return value._asdict() if hasattr(value, "_asdict") else asdict(value)
