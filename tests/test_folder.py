@@ -201,6 +201,7 @@ def test_what_was_left_out_is_told_by_every_load(root):
         with pytest.warns(UserWarning, match=r"damaged images: 4 \(cup/0.png, cup/1.png"):
             load_domain("folder:home/art", size=8)
     assert counts("folder:home/art-real-world") == counts("folder:home/art") == {"damaged images": 4}
+    assert left_out(["folder:home/art-real-world", "folder:home/real-world-art"], {"size": 8}) == {"damaged images": 4}
     assert folder.report("home/art", 8) == {"damaged images": (4, [f"cup/{i}.png" for i in range(4)])}
 
 

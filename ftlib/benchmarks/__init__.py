@@ -11,7 +11,7 @@ options of a pair for a single domain too, so that a source can be pre-trained o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from types import ModuleType
@@ -105,19 +105,19 @@ def identity(name: str, data: Mapping[str, Any] | None = None) -> str:
     return "+".join(folder.identity(part) for part in folder.parts_of(rest)) if family is folder else ""
 
 
-def left_out(name: str, data: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """How many files and folders of a pair or a domain take no part, by reason; `folder.report` has their names.
+def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """How many files and folders of one pair or domain, or of several, take no part, by reason, each domain once.
 
-    Empty where images are drawn, and where those of a run store are not here.
+    Empty where images are drawn, and where those of a run store are not here. `folder.report` has the names.
     """
-    family, rest = _family(name)
     counts: dict[str, int] = {}
+    families = [_family(name) for name in ([names] if isinstance(names, str) else names)]
     with suppress(FileNotFoundError):
-        for part in folder.parts_of(rest) if family is folder else ():
+        for part in {part for family, rest in families if family is folder for part in folder.parts_of(rest)}:
             for why, (count, _) in folder.report(part, (data or {}).get("size", folder.SIZE)).items():
                 counts[why] = counts.get(why, 0) + count
     counts.pop(folder.POOLED, None)
-    return counts
+    return dict(sorted(counts.items()))
 
 
 def modules_of(name: str) -> tuple[ModuleType, ...]:

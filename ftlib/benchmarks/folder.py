@@ -120,7 +120,11 @@ def identity(name: str) -> str:
 
 def report(name: str, size: int = SIZE) -> dict[str, tuple[int, list[str]]]:
     """What takes no part in a domain: for every reason, how many files or folders, and the names of up to ten."""
-    left = decoded(listing(name), size)[-1]
+    listed = listing(name)
+    try:
+        left = _left(listed) | json.loads(_kept(listed, size).read_text())["left"]
+    except (OSError, ValueError, KeyError):  # not decoded yet
+        left = decoded(listed, size)[-1]
     return {why: (len(names), names[:10]) for why, names in left.items()}
 
 
@@ -230,10 +234,14 @@ def _walk(
                 yield from _walk(entry.path, left, parts, passed | {real})
 
 
-def _takes_part(folder: Path) -> bool:
-    """Whether a folder beside a domain may be another one."""
-    within = _walk(folder, {}, (), frozenset({os.path.realpath(folder)}))
-    return not _no_part(folder.name) and any(_maybe_image(p[-1]) and not _is_folder(info) for p, info in within)
+def _left(listed: Listing) -> LeftOut:
+    """What the listing leaves out, and the folders beside the domain that are none: without images at any depth."""
+    root, idle = listed.folder.parent, []
+    for folder in (p for p in sorted(root.iterdir()) if p.is_dir()):
+        within = _walk(folder, {}, (), frozenset({os.path.realpath(folder)}))
+        if _no_part(folder.name) or not any(_maybe_image(p[-1]) and not _is_folder(info) for p, info in within):
+            idle.append(f"{root.name}/{folder.name}")
+    return listed.left | ({"folders that are no domains": idle} if idle else {})
 
 
 def _is_folder(info: os.stat_result | None) -> bool:
@@ -247,12 +255,7 @@ def _no_part(name: str) -> bool:
 def _maybe_image(name: str) -> bool:
     """By its ending: an image's, none, or that of a pointer to one."""
     ending = os.path.splitext(name)[1].lower()
-    return ending in _endings()
-
-
-@cache
-def _endings() -> frozenset[str]:
-    return frozenset({"", ".dvc"} | {e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN})
+    return ending in ("", ".dvc") or Image.registered_extensions().get(ending) in Image.OPEN
 
 
 def _link_to_nowhere(path: Path) -> str:
@@ -294,17 +297,14 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     left : dict
         What was left out, names by reason: of the listing, of the folders beside it, and files that are no images.
     """
-    root = listed.folder.parent
-    idle = [f"{root.name}/{p.name}" for p in sorted(root.iterdir()) if p.is_dir() and not _takes_part(p)]
-    found = listed.left | ({"folders that are no domains": idle} if idle else {})
-    kept = _cache() / f"{listed.key}-{size}-{_code()}.json"
+    kept = _kept(listed, size)
     array = kept.with_suffix(".npy")
     try:
         about = json.loads(kept.read_text())
         images, labels = np.load(array, mmap_mode="r"), np.array(about["labels"], np.int64)
         prints = fingerprints(images)
         if about["check"] == _check(prints, labels):
-            return images, labels, prints, found | about["left"]
+            return images, labels, prints, _left(listed) | about["left"]
         warnings.warn(f"{array} was damaged: decoding {listed.folder} again", stacklevel=2)
     except OSError:
         pass
@@ -326,7 +326,7 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     prints = fingerprints(images)
     about = {"labels": labels.tolist(), "left": left, "check": _check(prints, labels)}
     _keep({array: images, kept: json.dumps(about).encode()})
-    return images, labels, prints, found | left
+    return images, labels, prints, _left(listed) | left
 
 
 POINTERS = {  # how a file begins that stands for another, or for none
@@ -382,6 +382,11 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     low, high = (0, fits[0]) if fits else (low, high)
     scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1)
     return Image.fromarray((scaled * 255).round().astype(np.uint8))
+
+
+def _kept(listed: Listing, size: int) -> Path:
+    """The file in the cache that is about a domain's decoded images; they lie beside it."""
+    return _cache() / f"{listed.key}-{size}-{_code()}.json"
 
 
 @cache

@@ -166,11 +166,7 @@ class Study:
 
     def left_out(self) -> dict[str, int]:
         """Files that the loaders passed over, by reason."""
-        counts: dict[str, int] = {}
-        for name in self.benchmarks:
-            for reason, count in families.left_out(name, self.common.get("data") or {}).items():
-                counts[reason] = counts.get(reason, 0) + count
-        return counts
+        return families.left_out(self.benchmarks, self.common.get("data"))
 
     def finish(self, texts: Mapping[str, str], **extra: Any) -> None:
         """`ftlib.book.record.Record.finish` with all runs that were asked for, and what they share."""
