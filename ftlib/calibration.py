@@ -347,6 +347,11 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     ValueError
         γ is not finite or was found for other absent classes, an absent class is outside the head, or there is no head
         that can carry a bias, or one of half precision, which would round it.
+
+    Examples
+    --------
+    >>> fold_gamma(nn.Linear(8, 4, bias=False), 1.5, absent=[1, 3]).bias.tolist()
+    [0.0, 1.5, 0.0, 1.5]
     """
     if not math.isfinite(value := check_gamma(gamma)):
         raise ValueError(f"γ is {value}: only a finite γ can be folded into a checkpoint")
