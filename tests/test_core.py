@@ -1,4 +1,4 @@
-"""ftlib.core: class ids and masks, as people write them."""
+"""ftlib.core: class ids and masks, as people write them; where their files are looked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ftlib.calibration import apply
-from ftlib.core import ClassSplit, class_ids
+from ftlib.core import ClassSplit, class_ids, find_data
 
 MASK = [False, True, False, True, False]
 
@@ -56,3 +56,16 @@ def test_a_split_says_which_side_is_wrong():
         ClassSplit([0], [1.2])
     with pytest.raises(ValueError, match="the absent classes are empty"):
         ClassSplit([0], [False, False])
+
+
+def test_data_is_found_in_ftlib_data_before_the_working_directory(tmp_path, monkeypatch):
+    for name in ("here/one", "here/both", "there/both"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("FTLIB_DATA", "../there")
+    assert find_data("both").samefile(tmp_path / "there/both") and find_data("one").samefile(tmp_path / "here/one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FTLIB_DATA", "~/there")
+    assert find_data("both") == tmp_path / "there/both" and find_data("~/here/one") == tmp_path / "here/one"
+    with pytest.raises(FileNotFoundError, match=r"no 'gone' in .*there, .*here: set FTLIB_DATA"):
+        find_data("gone")
