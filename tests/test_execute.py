@@ -1,5 +1,6 @@
 """The runner is strict: what is asked is done, a chapter is executed whole or reported, and nothing outlives it."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -333,3 +334,16 @@ def test_a_stage_is_never_made_over_a_book_that_is_none(tmp_path):
     with pytest.raises(execute.BookError, match="no stage"):
         execute.make_stage(ROOT, tmp_path, (), fresh=True)
     assert (tmp_path / "book/precious.txt").exists()
+
+
+def test_every_text_file_is_read_and_written_as_utf_8():
+    """Also where a machine prefers another encoding, as Windows does."""
+    silent = []
+    for path in [*ROOT.glob("ftlib/**/*.py"), *ROOT.glob("book/**/*.py")]:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and "encoding" not in {keyword.arg for keyword in call.keywords}:
+                method = getattr(call.func, "attr", None) in ("read_text", "write_text")
+                mode = call.args[1].value if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) else "r"
+                if method or (getattr(call.func, "id", None) == "open" and "b" not in mode):
+                    silent.append(f"{path.name}: {ast.unparse(call)}")
+    assert silent == []

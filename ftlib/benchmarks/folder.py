@@ -105,7 +105,7 @@ def identity(name: str) -> str:
     listed = listing(name)
     kept = _cache() / f"{listed.key}.json"
     try:
-        return json.loads(kept.read_text())["identity"]
+        return json.loads(kept.read_text(encoding="utf-8"))["identity"]
     except OSError:
         pass
     except (ValueError, KeyError) as error:
@@ -300,7 +300,7 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     kept = _kept(listed, size)
     array = kept.with_suffix(".npy")
     try:
-        about = json.loads(kept.read_text())
+        about = json.loads(kept.read_text(encoding="utf-8"))
         images, labels = np.load(array, mmap_mode="r"), np.array(about["labels"], np.int64)
         prints = fingerprints(images)
         if about["check"] == _check(prints, labels):
