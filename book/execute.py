@@ -106,7 +106,7 @@ def set_places(stage):
 # --- one chapter -----------------------------------------------------------------------------------------------------
 
 
-def execute_chapter(book, chapter, parameters, failed, timeout=None, log=os.devnull):
+def execute_chapter(book, chapter, parameters, failed, timeout=None, log: str | Path = os.devnull):
     """Execute book/<chapter>.md to .ipynb; returns the seconds, or raises BookError and leaves all as it was."""
     source, results = book / f"{chapter}.md", book / "results" / parameters["profile"] / f"{chapter}.json"
     start = time.perf_counter()
@@ -298,8 +298,11 @@ def follow_runner(scratch):
     if os.name == "posix":
         os.setsid()  # Ctrl-C and the end of a terminal are for the runner
 
+    runner = multiprocessing.parent_process()
+
     def watch():
-        multiprocessing.parent_process().join()
+        if runner:
+            runner.join()
         kill_children()
         shutil.rmtree(scratch, ignore_errors=True)
         os._exit(1)

@@ -94,9 +94,12 @@ def read_defaults(path):
     defaults = {}
     for line in ast.parse(cells[0].source).body:
         try:
-            (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
-            defaults[target.id] = ast.literal_eval(line.value)
-        except (AttributeError, TypeError, ValueError):
+            match line:
+                case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
+                    defaults[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError(line)
+        except (TypeError, ValueError):
             raise BookError(
                 f"{path}: `{ast.unparse(line)}` in the parameters cell is not NAME = LITERAL, and would keep its value "
                 "when the parameters change: move it into the next cell"
