@@ -115,7 +115,7 @@ def execute_chapter(book, chapter, parameters, failed, timeout=None, log: str | 
     os.environ.pop("JUPYTER_PATH", None)  # this and the next: the kernel is this environment's own
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ends a warning that every kernel prints
-    with scratch_folder() as folder, open(log, "w", encoding="utf-8") as stderr:
+    with scratch_folder() as folder, open(log, "a", encoding="utf-8") as stderr:
         partial, told = Path(folder, "partial.ipynb"), None
         connection = {"connection_file": f"{folder}/kernel.json"}
         if os.name == "posix":  # sockets in a private folder: kernels that start together could get the same port
@@ -254,7 +254,7 @@ def make_stage(root, stage, executed, fresh):
 
 def execute_all(stage, plan, jobs, timeout=None):
     """Execute the plan's chapters, several at a time; one message for each that failed."""
-    failures = []
+    failures, warned = [], set()
     pause = 1 if sys.stderr.isatty() else 60  # seconds between two looks at how far the chapters are
     with scratch_folder() as scratch:
         # Processes, since papermill changes the working directory; spawned, since forking below zmq's threads can hang.
@@ -266,14 +266,16 @@ def execute_all(stage, plan, jobs, timeout=None):
                 for last in (False, True):
                     running = {}
                     for chapter, parameters in plan["chapters"].items():
-                        task = execute_chapter, stage / "book", chapter, parameters, stage / "failed", timeout
+                        task = execute_aside, stage / "book", chapter, parameters, stage / "failed", timeout
                         if (chapter in LAST) == last:
                             running[pool.submit(*task, Path(scratch, f"{chapter}.log"))] = chapter
                     while running:
                         for future in wait(running, pause, FIRST_COMPLETED).done:
                             chapter, error = running.pop(future), future.exception()
                             done = "FAILED" if error else f"{future.result():.0f} s"
-                            bar.write(f"{chapter}: {done}", file=sys.stderr)
+                            warnings = {*re.findall(r"\w*Warning: .*", said(Path(scratch), chapter))} - warned
+                            bar.write("\n".join([f"{chapter}: {done}", *sorted(warnings)]), file=sys.stderr)
+                            warned |= warnings
                             bar.update()
                             failures += [f"\n{error}"] if error else []
                         bar.set_postfix_str(", ".join(how_far(Path(scratch), c) for c in running.values()))
@@ -283,10 +285,21 @@ def execute_all(stage, plan, jobs, timeout=None):
     return failures
 
 
+def execute_aside(book, chapter, parameters, failed, timeout, log):
+    """Execute a chapter, and keep what it and its processes say on the way in a file."""
+    with open(log, "a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 2)
+    return execute_chapter(book, chapter, parameters, failed, timeout, log)
+
+
+def said(scratch, chapter):
+    log = scratch / f"{chapter}.log"
+    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+
 def how_far(scratch, chapter):
     """The chapter's number, and share and time left of what its progress bars showed last."""
-    log = scratch / f"{chapter}.log"
-    text = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
+    text = said(scratch, chapter)[-4000:]
     bars = {name: rest for name, *rest in re.findall(r"(\w[\w ]*): +(\d+%)\|[^\r\n]*<([\d:]+|\?)", text)}
     running = [f"{name} {share} ({left} left)" for name, (share, left) in bars.items() if share != "100%"]
     return " ".join([chapter[:2], *running])

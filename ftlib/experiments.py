@@ -56,8 +56,7 @@ class Experiment:
     pretraining: Recipe = PRETRAINING  # on the source domain, shared by all targets and methods
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the benchmark
     model: Mapping[str, Any] = field(default_factory=dict)  # options of timm.create_model
-    checkpoint: str = ""  # weights from which pre-training starts
-    pretrained: bool = False  # or timm's own, from the hub
+    checkpoint: str = ""  # weights from which pre-training starts: a file, "pip:NAME", or "hub" for timm's own
     head: str = "linear"  # or "cosine", from pre-training on
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method
 
@@ -238,13 +237,15 @@ def _task(experiment: Experiment) -> Task:
 
 
 def _start(experiment: Experiment, task: Task) -> torch.nn.Module:
-    """The model that pre-training starts from: scratch, a checkpoint, or the hub's."""
+    """The model that pre-training starts from: scratch, a checkpoint, or the hub's; of no steps, what it ends with."""
+    hub = experiment.checkpoint == "hub"
     return models.build(
         experiment.backbone,
         len(task.domain.class_names),
         head=experiment.head,
         options=experiment.model,
-        checkpoint=experiment.checkpoint,
-        pretrained=experiment.pretrained,
+        checkpoint="" if hub else experiment.checkpoint,
+        pretrained=hub,
+        whole=experiment.pretraining.steps == 0,
         seed=experiment.seed,
     )

@@ -34,6 +34,7 @@ def build(
     options: Mapping[str, Any] | None = None,
     checkpoint: str | Path = "",
     pretrained: bool = False,
+    whole: bool = False,
     seed: int = 0,
 ) -> nn.Module:
     """A timm model with a fresh head of ``num_classes`` columns, on the CPU.
@@ -54,6 +55,8 @@ def build(
         ``tf_efficientnet_lite0``.
     pretrained : bool
         Fetch timm's published weights from the hub instead.
+    whole : bool
+        Accept no fresh head: the checkpoint must have one for these classes.
     seed : int
         Of the initial weights. The global random state is left as it was.
 
@@ -92,7 +95,9 @@ def build(
         if head == "cosine":
             _replace_head(model, CosineHead)
     if checkpoint:
-        _load(model, str(checkpoint))
+        _load(model, str(checkpoint), whole)
+    elif whole:
+        raise ValueError("no checkpoint with a head for these classes: name one that was trained on them, or train it")
     return model
 
 
@@ -257,7 +262,7 @@ def _name(model: nn.Module, part: nn.Module) -> str:
 # --- weights from elsewhere -------------------------------------------------------------------------------------------
 
 
-def _load(model: nn.Module, checkpoint: str) -> None:
+def _load(model: nn.Module, checkpoint: str, whole: bool) -> None:
     """Copy the weights of a file into a model, of the head what fits; anything else amiss is an error."""
     path, own = checkpoints.find(checkpoint), model.state_dict()
     state = checkpoints.renamed(checkpoints.read(path), own, in_order=checkpoint.startswith("pip:"))
@@ -280,5 +285,8 @@ def _load(model: nn.Module, checkpoint: str) -> None:
     if damaged := [k for k, v in state.items() if not v.isfinite().all()]:
         raise ValueError(f"{path.name} holds NaN or infinity in {', '.join(damaged[:5])}: take weights that do not")
     if fresh := sorted((of_head & own.keys()) - state.keys()):
-        warnings.warn(f"{path.name} has no {', '.join(fresh)} of this head's shape: they start fresh", stacklevel=3)
+        says = f"{path.name} has no {', '.join(fresh)} of this head's shape"
+        if whole:
+            raise ValueError(f"{says}: what is not trained needs them, so name another checkpoint, or train it")
+        warnings.warn(f"{says}: they start fresh", stacklevel=3)
     model.load_state_dict(state, strict=False)

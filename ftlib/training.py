@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ftlib.core import ImageSet, Outputs
 from ftlib.models import features_and_logits, normalisation, parameter_groups
@@ -28,7 +29,7 @@ class Recipe:
     """How to train, in plain values. The defaults fine-tune a small network on glyphs."""
 
     epochs: int = 10
-    steps: int | None = None  # in place of epochs: as many on a small target as on a large one
+    steps: int | None = None  # in place of epochs: as many on a small target as on a large one; 0 trains nothing
     batch_size: int = 64  # images a step; the last, smaller batch of an epoch is dropped
     optimizer: str = "sgd"  # timm's name; its "sgd" is SGD with Nesterov momentum
     lr: float = 1e-2  # of the head, at the peak of the schedule
@@ -55,8 +56,8 @@ class Recipe:
             value, least = getattr(self, name), "above 0" if name in positive else "0 or more"
             if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
                 raise ValueError(f"Recipe.{name} is {value}, expected {least}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"Recipe.steps is {self.steps}, expected 1 or more, or None for epochs")
+        if self.steps is not None and self.steps < 0:
+            raise ValueError(f"Recipe.steps is {self.steps}, expected 0 or more, or None for epochs")
         if self.momentum == 0 and self.optimizer in ("sgd", "nesterov"):
             raise ValueError("Recipe.momentum is 0, but timm's sgd is Nesterov's: expected more, or 'momentum'")
         if self.batch_norm not in ("train", "eval"):
@@ -75,7 +76,7 @@ class Recipe:
 
     def steps_for(self, images: int) -> int:
         """How many steps a training on so many images takes."""
-        return self.steps or self.epochs * (images // min(self.batch_size, images))
+        return self.epochs * (images // min(self.batch_size, images)) if self.steps is None else self.steps
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
@@ -147,7 +148,8 @@ def fit(
             evaluate(0.0)
         _train_mode(model, recipe)
         start = time.perf_counter()
-        for step, (images, labels) in enumerate(batches):
+        bar = tqdm(batches, "training", steps, delay=5, mininterval=1, leave=False, unit="step")
+        for step, (images, labels) in enumerate(bar):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rates[step]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -168,7 +170,7 @@ def fit(
                     _train_mode(model, recipe)
                 start = time.perf_counter()
     model.eval()
-    return FitLog(losses.cpu(), seconds, steps * batch_size / seconds)
+    return FitLog(losses.cpu(), seconds, steps * batch_size / seconds if steps else 0.0)
 
 
 @torch.no_grad()

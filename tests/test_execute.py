@@ -208,9 +208,10 @@ def test_a_kernel_starts_below_a_temporary_folder_with_a_long_name(tmp_path, mon
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A folder with a runner and a book of one chapter, which sleeps if asked to and tells who it is."""
-    cell = """import os, subprocess, sys, time
+    cell = """import os, subprocess, sys, time, warnings
 from pathlib import Path
 Path("told.txt").write_text(" ".join(os.environ.get(f"FTLIB_{n}", "-") for n in ("DATA", "STORE", "CACHE")))
+warnings.warn("two files were skipped")
 if epochs > 3:
     worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
     Path("pids.tmp").write_text(f"{os.getpid()} {os.getppid()} {worker.pid}")
@@ -290,6 +291,13 @@ def test_folders_are_meant_from_where_the_user_stands(project):
     assert seen == [str(project / "here"), str(project / "here/runs"), str(project / "home/images")]
     assert f"store      {project}/here/runs\n" in told
     assert f"results    {project}/_build/site/book/results/tiny\n" in told
+
+
+def test_what_a_chapter_warns_of_is_said_in_the_terminal_and_not_on_the_page(project):
+    code, told = finish(start(project))
+    assert code == 0 and "\nUserWarning: two files were skipped\n" in told
+    notebook = nbformat.read(project / "_build/site/book/01-one.ipynb", as_version=4)
+    assert [cell.outputs for cell in notebook.cells if cell.cell_type == "code"] == [[], [], []]
 
 
 def test_a_store_in_the_stage_is_refused_before_it_is_deleted(project):

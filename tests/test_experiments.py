@@ -52,7 +52,6 @@ CHANGED = {
     "data": DATA | {"target_per_class": 7},
     "model": {"drop_rate": 0.1},
     "checkpoint": "a.safetensors",
-    "pretrained": True,
     "head": "cosine",
     "options": {"holdout": 0.25},
 }
@@ -178,7 +177,7 @@ def test_targets_and_methods_of_a_source_share_its_pretraining():
     assert len({e.source.key for e in (BASE, *OTHERS, more_images)}) == 1
 
 
-@pytest.mark.parametrize("name", ["backbone", "seed", "pretraining", "model", "checkpoint", "pretrained", "head"])
+@pytest.mark.parametrize("name", ["backbone", "seed", "pretraining", "model", "checkpoint", "head"])
 def test_what_bears_on_pretraining_gives_another_source(name):
     assert replace(BASE, **{name: CHANGED[name]}).source.key != BASE.source.key
 
@@ -361,3 +360,43 @@ def test_a_grid_has_every_pair_and_seed():
 def test_a_grid_that_repeats_itself_is_an_error():
     with pytest.raises(ValueError, match=r"'print-neon' with seed 0 is there twice"):
         grid(["glyphs/print-neon"], [0, 0], "finetune")
+
+
+# ------------------------------------------------------------------------- weights from elsewhere
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Trained weights in a file of $FTLIB_DATA, and an experiment that leaves them as they are."""
+    model = models.build("test_byobnet", 8, seed=7)
+    torch.save(model.state_dict(), tmp_path / "trained.pth")
+    monkeypatch.setenv("FTLIB_DATA", str(tmp_path))
+    return model, replace(BASE, checkpoint="trained.pth", pretraining=replace(TINY, steps=0))
+
+
+def test_a_checkpoint_that_is_trained_already_is_the_pretrained_model(elsewhere):
+    model, experiment = elsewhere
+    before = run(experiment.source)
+    assert all(torch.equal(value, before.state[name]) for name, value in model.state_dict().items())
+    assert before.log["images_per_second"] == 0
+
+
+def test_a_checkpoint_that_is_trained_already_needs_its_head(elsewhere, tmp_path):
+    model, experiment = elsewhere
+    headless = {name: value for name, value in model.state_dict().items() if "head.fc" not in name}
+    torch.save(headless, tmp_path / "trained.pth")
+    with pytest.raises(ValueError, match=r"trained\.pth has no head\.fc\.bias, .* what is not trained needs them"):
+        run(experiment.source)
+
+
+def test_no_training_without_a_checkpoint_is_an_error():
+    with pytest.raises(ValueError, match="no checkpoint with a head for these classes"):
+        run(replace(BASE, pretraining=replace(TINY, steps=0)).source)
+
+
+def test_the_hub_is_asked_for_timms_own_weights(monkeypatch):
+    asked = []
+    build = models.build
+    monkeypatch.setattr(models, "build", lambda *a, **k: asked.append(k.pop("pretrained")) or build(*a, **k))
+    run(replace(BASE, checkpoint="hub").source)
+    assert asked == [True]

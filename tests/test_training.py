@@ -73,7 +73,7 @@ def test_a_value_of_another_type_is_an_error(values, message):
         ({"warmup": 1.0}, r"Recipe\.warmup is 1\.0 \(below 1\)"),
         ({"size": 0}, r"size 0 \(1 or more, or None\)"),
         ({"momentum": 0.0}, r"Recipe\.momentum is 0, but timm's sgd is Nesterov's"),
-        ({"steps": 0}, r"Recipe\.steps is 0, expected 1 or more, or None for epochs"),
+        ({"steps": -1}, r"Recipe\.steps is -1, expected 0 or more, or None for epochs"),
         ({"steps": -3}, r"Recipe\.steps is -3"),
         ({"batch_norm": "frozen"}, r"Recipe\.batch_norm is 'frozen', expected 'train' or 'eval'"),
     ],
@@ -589,3 +589,14 @@ def test_predict_restores_the_mode_and_changes_no_weights(blobs, mode):
     predict(model, blobs)
     assert model.training is mode
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# --------------------------------------------------------------------------------------- no steps
+
+
+def test_no_steps_change_nothing_and_are_looked_at_once(blobs):
+    model, looks = models.build("test_byobnet", 4), []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    log = fit(model, blobs, replace(SMALL, steps=0), seed=0, evaluate=looks.append)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert looks == [0.0] and len(log.losses) == 0 and log.images_per_second == 0
