@@ -49,7 +49,7 @@ class Store:
             return None
         try:
             for name in ("spec.json", "log.json"):
-                json.loads((place / name).read_text())
+                json.loads((place / name).read_text(encoding="utf-8"))
             with safe_open(place / "arrays.safetensors", "pt"):  # compares the header with the length of the file
                 return place
         # Any other OSError, such as too many open files, says nothing about the Run.
@@ -72,12 +72,12 @@ class Store:
         place, beside = self.root / key, self.root / f".{key}.{uuid.uuid4().hex[:8]}"
         try:
             beside.mkdir(parents=True)
-            (beside / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+            (beside / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             # Copies: safetensors refuses arrays that share memory, as CoaT's weights and views of one tensor do.
             whole = torch.contiguous_format
             tensors = {name: array.detach().cpu().clone(memory_format=whole) for name, array in arrays.items()}
             save_file(tensors, beside / "arrays.safetensors")
-            (beside / "log.json").write_text(json.dumps(log, indent=1, sort_keys=True) + "\n")
+            (beside / "log.json").write_text(json.dumps(log, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             if not place.exists():
                 os.rename(beside, place)
         except (OSError, SafetensorError) as error:
