@@ -26,6 +26,7 @@ from ftlib.book.estimates import by_seed
 from ftlib.book.record import Record
 from ftlib.experiments import Experiment, Run, grid, sweep
 from ftlib.metrics import seen_unseen_curve, split_accuracies
+from ftlib.sweeps import SweepError
 
 Key = tuple[str, int]  # (pair of domains, seed)
 HOLDOUT = 0.2  # share of each seen class's images that is kept out of training when settings are chosen
@@ -90,6 +91,18 @@ class Study:
         self.used |= {run.key: run for runs in found.values() for run in runs.values()}
         return found
 
+    def finished(self, plans: Mapping[Any, Mapping[Key, Experiment]]) -> dict[Any, Runs]:
+        """`sweep`, less the runs whose training diverged, or left no finite logits: that is a result, too."""
+        try:
+            found = self.sweep(plans)
+        except SweepError as error:
+            lost = error.failures
+            if not all("FloatingPointError" in text for text in lost.values()):
+                raise
+            found = self.sweep({name: {k: e for k, e in of.items() if e not in lost} for name, of in plans.items()})
+        finite = lambda run: all(part.logits.isfinite().all() for part in (run.train, run.test))  # noqa: E731
+        return {name: Runs({key: run for key, run in runs.items() if finite(run)}) for name, runs in found.items()}
+
     def heads(self, **own: Any) -> dict[Key, nn.Module]:
         """The heads of the pre-trained models, as they were before any fine-tuning; ``own`` as for `plan`."""
         sources = sweep({key: e.source for key, e in self.plan("pretrained", **own).items()})
@@ -103,7 +116,7 @@ class Study:
 
         ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}, by default of fine-tuning. ``held_out`` is
         Acc_{S/Y} on images that are kept out of training, which anyone has; ``oracle`` is Acc_{Y/Y} with γ* on the test
-        images, a luxury.
+        images, a luxury. A setting that diverged has no row.
         """
         how: dict[str, Any] = {"method": "finetune", "seeds": [seed]} | own
         plans = {}
@@ -111,7 +124,8 @@ class Study:
             values = {**how, **values}
             options = {**values.pop("options", {}), "holdout": HOLDOUT}
             plans[name] = self.plan(**values, options=options)
-        tried = {name: runs.measure(_scores).mean() for name, runs in self.sweep(plans).items()}
+        found = {name: runs for name, runs in self.finished(plans).items() if len(runs) == len(plans[name])}
+        tried = {name: runs.measure(_scores).mean() for name, runs in found.items()}
         return pd.DataFrame(tried, index=["held_out", "oracle"]).T
 
     def choose(
