@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ftlib.core import ImageSet, Outputs
-from ftlib.models import features_and_logits, normalisation, parameter_groups
+from ftlib.models import CosineHead, features_and_logits, head, normalisation, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.0  # share of the steps over which the rate rises linearly, before the cosine takes it to 0
+    finish: int = 0  # iterations of L-BFGS, at most, that take the head alone to convergence after the last step
     size: int | None = None  # height and width of the crop that is trained on; None: that of the images
     padding: int = 2  # pixels by which a crop may leave the image; the border is repeated there
     flip: bool = False  # mirror half of the images; wrong for characters
@@ -52,7 +53,8 @@ class Recipe:
             elif type(value).__name__ not in kind.replace("None", "NoneType").split(" | "):
                 raise TypeError(f"Recipe.{field.name} is {value!r} ({type(value).__name__}), expected {kind}")
         positive = ("epochs", "batch_size", "lr")
-        for name in (*positive, "backbone_lr", "momentum", "weight_decay", "warmup", "padding", "evaluations"):
+        others = ("backbone_lr", "momentum", "weight_decay", "warmup", "finish", "padding", "evaluations")
+        for name in positive + others:
             value, least = getattr(self, name), "above 0" if name in positive else "0 or more"
             if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
                 raise ValueError(f"Recipe.{name} is {value}, expected {least}")
@@ -86,7 +88,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
 
 class FitLog(NamedTuple):
     losses: Tensor  # float32 [steps], on the CPU
-    seconds: float  # training alone, evaluations left out
+    seconds: float  # of all steps, without evaluations and what finishes the head
     images_per_second: float
 
 
@@ -120,10 +122,16 @@ def fit(
     Raises
     ------
     ValueError
-        No images; a label that is not a column of the head; a crop that does not fit the images.
+        No images; a label that is not a column of the head; a crop that does not fit the images; a head to be finished
+        by another loss than cross-entropy.
     FloatingPointError
-        The loss is not finite; the message gives step, learning rate and seed.
+        The loss, or a weight in the end, is not finite; the message gives step, learning rate and seed.
     """
+    if recipe.finish and loss is not cross_entropy:
+        raise ValueError(
+            f"Recipe.finish is {recipe.finish}, but this method has a loss of its own, and the head is finished by "
+            "cross-entropy over all logits: expected 0"
+        )
     device = next(model.parameters()).device
     check_labels(model, data)
     data = data.to(device)
@@ -132,7 +140,8 @@ def fit(
     steps = recipe.steps_for(len(data))
     stops = {round(steps * k / recipe.evaluations) for k in range(1, recipe.evaluations + 1)} if evaluate else set()
     losses = torch.zeros(steps, device=device)
-    rates = [_schedule(span[0] + (span[1] - span[0]) * step / steps, recipe.warmup) for step in range(steps)]
+    middles = ((step + 0.5) / steps for step in range(steps))  # of the steps: the first has a rate too
+    rates = [_schedule(span[0] + (span[1] - span[0]) * middle, recipe.warmup) for middle in middles]
     seconds = 0.0
 
     model.to(memory_format=torch.channels_last)
@@ -164,6 +173,10 @@ def fit(
             if step + 1 == steps or step + 1 in stops or step % 512 == 0:
                 _check_finite(losses[: step + 1], [recipe.lr * rate for rate in rates], seed)
                 seconds += time.perf_counter() - start
+                if step + 1 == steps:
+                    _check_weights(model, recipe.lr * rates[step], step, seed)
+                    if recipe.finish:
+                        finish_head(model, data, recipe)
                 if step + 1 in stops:
                     model.eval()
                     evaluate((step + 1) / epoch)
@@ -208,6 +221,32 @@ def reset_statistics(model: nn.Module, data: ImageSet, recipe: Recipe, *, seed: 
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
+
+
+def finish_head(model: nn.Module, data: ImageSet, recipe: Recipe) -> None:
+    """Take the head alone to convergence on the features of the centre crops: logistic regression, by L-BFGS.
+
+    What it minimises is the mean cross-entropy over all logits plus the recipe's weight decay, weight_decay/2 · ‖w‖²,
+    in at most ``recipe.finish`` iterations. Of the head moves what requires a gradient. A cosine head's rows are not
+    decayed, since their length is nothing to its logits: they would shrink without an end.
+    """
+    classifier = head(model)
+    parameters = [p for p in classifier.parameters() if p.requires_grad]
+    if not parameters:
+        return
+    decayed = [classifier.scale] if isinstance(classifier, CosineHead) else parameters
+    outputs = predict(model, data, recipe.size)
+    features, labels = (part.to(parameters[0].device) for part in (outputs.features, outputs.labels))
+    optimizer = torch.optim.LBFGS(parameters, max_iter=recipe.finish, history_size=20, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        decay = sum((p.square().sum() for p in decayed), torch.zeros((), device=features.device))
+        value = F.cross_entropy(classifier(features), labels) + recipe.weight_decay / 2 * decay
+        value.backward()
+        return value
+
+    optimizer.step(objective)
 
 
 def check_labels(model: nn.Module, data: ImageSet) -> None:
@@ -321,4 +360,13 @@ def _check_finite(losses: Tensor, lrs: list[float], seed: int) -> None:
         raise FloatingPointError(
             f"the loss is {float(losses[step])} at step {step} (lr {lrs[step]:.3g}, seed {seed}): "
             "lower the learning rate or check the images"
+        )
+
+
+def _check_weights(model: nn.Module, lr: float, step: int, seed: int) -> None:
+    """The loss of a step does not tell what the step itself has made of the weights, and after the last nobody asks."""
+    if not torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all():
+        raise FloatingPointError(
+            f"weights are not finite after the last step, {step} (lr {lr:.3g}, seed {seed}): lower the learning "
+            "rate or check the images"
         )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 
 from ftlib import models, training
 from ftlib.core import ImageSet
@@ -296,7 +297,10 @@ def test_a_backbone_rate_of_zero_freezes_the_backbones_parameters(blobs):
 
 
 def test_one_step_of_sgd_is_the_textbooks(blobs):
-    """Nesterov's first step: (1 + momentum) · lr · (gradient + weight decay · weight), the backbone at its own rate."""
+    """Nesterov's first step: (1 + momentum) · lr · (gradient + weight decay · weight), the backbone at its own rate.
+
+    A single step has the rate of the schedule's middle, half of the peak.
+    """
     recipe = Recipe(epochs=1, batch_size=96, lr=0.1, backbone_lr=0.5, momentum=0.8, weight_decay=0.01)
     model, trained_model = models.build("test_byobnet", 4), trained(blobs, recipe, seed=3)
     images, labels = assembled(blobs, recipe, seed=3)[0]
@@ -304,7 +308,7 @@ def test_one_step_of_sgd_is_the_textbooks(blobs):
     F.cross_entropy(model(images), labels).backward()
     for group, after in zip(*(models.parameter_groups(m, 0.1, 0.5) for m in (model, trained_model)), strict=True):
         for p, q in zip(group["params"], after["params"], strict=True):
-            expected = p - 1.8 * group["lr"] * (p.grad + 0.01 * p)
+            expected = p - 1.8 * 0.5 * group["lr"] * (p.grad + 0.01 * p)
             torch.testing.assert_close(q, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -338,7 +342,14 @@ def test_steps_of_whole_epochs_are_these_epochs(blobs):
 
 def test_the_rate_falls_over_the_steps_that_are_taken(blobs, rates):
     trained(blobs, replace(SMALL, epochs=9, steps=4))
-    assert rates == pytest.approx([0.05 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
+    assert rates == pytest.approx([0.05 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / 4)) for step in range(4)])
+
+
+def test_the_first_step_of_a_warm_up_has_a_rate(blobs, rates):
+    """That of its middle, as every step: 1/6, 3/6 and 5/6 of the peak."""
+    trained(blobs, Recipe(steps=12, batch_size=16, lr=0.06, warmup=0.25))
+    assert rates[:3] == pytest.approx([0.01, 0.03, 0.05])
+    assert max(rates) == rates[3] < 0.06
 
 
 def test_evaluations_of_steps_are_told_the_epochs(blobs):
@@ -549,6 +560,107 @@ def test_a_loss_that_turns_nan_late_is_reported_at_its_step(blobs, monkeypatch):
     monkeypatch.setattr(F, "cross_entropy", lambda *a: true(*a) * (math.nan if next(steps) == 7 else 1.0))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 7 \(lr .*, seed 0\)"):
         trained(blobs, Recipe(epochs=2, batch_size=16, evaluations=0))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_weights_that_the_last_step_explodes_are_reported(blobs, steps):
+    """Every loss is finite: it is taken before its step."""
+    model, made = models.build("test_byobnet", 4), iter(range(100))
+
+    def after_step():
+        if next(made) == steps - 1:
+            with torch.no_grad():
+                models.head(model).weight[0, 0] = math.inf
+
+    with pytest.raises(
+        FloatingPointError, match=rf"weights are not finite after the last step, {steps - 1} \(lr .*seed 6"
+    ):
+        fit(model, blobs, replace(SMALL, steps=steps), seed=6, after_step=after_step)
+
+
+# ---------------------------------------------------------------------------------------- a finished head
+
+FINISHED = replace(SMALL, finish=200, weight_decay=1e-3)
+
+
+def objective(model: torch.nn.Module, data: ImageSet) -> tuple[float, float]:
+    """Mean cross-entropy of the images as they are, and what L-BFGS minimises."""
+    head = models.head(model)
+    decayed = [head.scale] if isinstance(head, models.CosineHead) else list(head.parameters())
+    with torch.no_grad():
+        entropy = float(F.cross_entropy(logits(model, data), data.labels))
+        return entropy, entropy + 1e-3 / 2 * sum(float(p.square().sum()) for p in decayed)
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_a_finished_head_is_at_the_minimum_on_the_same_features(blobs, head):
+    before, after = (models.build("test_byobnet", 4, head=head) for _ in range(2))
+    fit(before, blobs, replace(FINISHED, finish=0), seed=0)
+    fit(after, blobs, FINISHED, seed=0)
+    assert torch.equal(predict(before, blobs).features, predict(after, blobs).features)
+    (entropy, value), (finished_entropy, finished) = objective(before, blobs), objective(after, blobs)
+    assert finished_entropy < entropy - 0.05
+    assert finished < value
+    generator = torch.Generator().manual_seed(0)
+    for parameter in models.head(after).parameters():  # whichever way one goes, it rises
+        for _ in range(10):
+            step, there = 0.05 * torch.randn(parameter.shape, generator=generator), parameter.detach().clone()
+            for way in (there + step, there - step):
+                parameter.data = way
+                assert objective(after, blobs)[1] > finished - 1e-5
+            parameter.data = there
+
+
+def test_finishing_leaves_a_cosine_heads_rows_as_long_as_they_were(blobs):
+    """Their length is nothing to the logits, and all to the rate at which a later training turns them."""
+    lengths = []
+    for finish in (0, 200):
+        model = models.build("test_byobnet", 4, head="cosine")
+        fit(model, blobs, replace(FINISHED, finish=finish, weight_decay=0.1), seed=0)
+        lengths.append(models.head(model).weight.detach().norm(dim=1))
+    assert (lengths[1] / lengths[0] > 0.9).all()
+
+
+def test_a_finish_is_logistic_regression(blobs):
+    """scikit-learn's, whose C weighs the sum of losses and whose intercept is not held back: here no decay at all."""
+    model = models.build("test_byobnet", 4)
+    fit(model, blobs, replace(FINISHED, weight_decay=0.01), seed=0)
+    features = predict(model, blobs).features
+    with_one = torch.cat([features, torch.ones(96, 1)], 1)  # the bias as one more weight: it decays as they do
+    theirs = LogisticRegression(C=1 / (96 * 0.01), fit_intercept=False, tol=1e-8, max_iter=5000)
+    theirs.fit(with_one.numpy(), blobs.labels.numpy())
+    expected = theirs.predict_proba(with_one.numpy())
+    np.testing.assert_allclose(logits(model, blobs).softmax(1).numpy(), expected, atol=2e-3)
+
+
+def test_finishing_moves_the_head_alone_and_to_the_same_bits(blobs):
+    plain, first, again = (trained(blobs, recipe) for recipe in (replace(FINISHED, finish=0), FINISHED, FINISHED))
+    moved = {n for n, v in plain.state_dict().items() if not torch.equal(v, first.state_dict()[n])}
+    assert moved == {"head.fc.weight", "head.fc.bias"}
+    assert all(torch.equal(v, again.state_dict()[n]) for n, v in first.state_dict().items())
+
+
+def test_more_iterations_bring_the_head_nearer_to_the_minimum(blobs):
+    values = [objective(trained(blobs, replace(FINISHED, finish=n)), blobs)[1] for n in (0, 1, 4, 16, 200)]
+    assert all(a > b for a, b in pairwise(values))
+
+
+def test_the_last_evaluation_sees_the_finished_head(blobs):
+    model, seen = models.build("test_byobnet", 4), []
+    fit(model, blobs, FINISHED, seed=0, evaluate=lambda _: seen.append(logits(model, blobs)))
+    assert torch.equal(seen[-1], logits(model, blobs))
+
+
+def test_a_frozen_head_is_not_finished(blobs):
+    model, fresh = models.build("test_byobnet", 4), models.build("test_byobnet", 4)
+    models.head(model).requires_grad_(False)
+    fit(model, blobs, FINISHED, seed=0)
+    assert torch.equal(models.head(model).weight, models.head(fresh).weight)
+
+
+def test_a_head_is_not_finished_by_another_loss_than_that_of_the_steps(blobs):
+    with pytest.raises(ValueError, match=r"Recipe\.finish is 200, but this method has a loss of its own.*expected 0"):
+        trained(blobs, FINISHED, loss=lambda f, y, _: F.cross_entropy(f, y))
 
 
 # ---------------------------------------------------------------------------------------- predict
