@@ -282,6 +282,10 @@ def principal_plane(points: Tensor) -> Plane:
 # --- separability ----------------------------------------------------------------------------------------------------
 
 
+FOLDS = 4  # groups of classes that are kept from the probe in turn; no more than the smaller side has classes
+DEALINGS = 20  # random lists, each with as many classes of either side in every fold as the split has
+
+
 class Separability(NamedTuple):
     """Balanced accuracy (fraction; chance is a half) of a linear probe that answers "seen or absent?"."""
 
@@ -296,8 +300,6 @@ def separability(
     test: tuple[Tensor, Tensor],
     split: ClassSplit,
     *,
-    dealings: int = 20,
-    folds: int = 4,
     ridge: float = 0.01,
     seed: int = 0,
 ) -> Separability:
@@ -313,21 +315,17 @@ def separability(
         What the probe is fitted to, and what it is judged on.
     split : ClassSplit
         At least two classes a side.
-    dealings : int
-        Number of random lists, each with as many classes of either side in every fold as the split has.
-    folds : int
-        At most; groups of classes that are kept from the probe in turn. No more than the smaller side has classes.
     ridge : float
         Of the least-squares fit to ±1, as a multiple of the features' mean variance. The answer changes halfway
         between the mean scores of the two sides, whatever their sizes.
     """
     order = np.concatenate([split.seen, split.absent])
-    folds = min(folds, len(split.seen), len(split.absent))
+    folds = min(FOLDS, len(split.seen), len(split.absent))
     if folds < 2:
         raise ValueError(f"{len(split.seen)} seen and {len(split.absent)} absent classes: expected two of each or more")
     fold = np.concatenate([np.arange(len(side)) % folds for side in (split.seen, split.absent)])
     rng, sides = np.random.default_rng(seed), [np.isin(order, split.seen)]
-    for _ in range(dealings):
+    for _ in range(DEALINGS):
         sides.append(dealt := sides[0].copy())
         for f in range(folds):
             dealt[fold == f] = rng.permutation(dealt[fold == f])

@@ -367,7 +367,7 @@ def test_the_probe_is_a_ridge_regression_cut_halfway_between_the_sides():
     split = ClassSplit([2, 0], [1, 3, 4])
     centres = draws(5, 6)
     (x, y), (x_test, y_test) = images(centres, 12, 1.0, 1), images(centres, 9, 1.0, 2)
-    found = separability((x, y), (x_test, y_test), split, dealings=3, ridge=0.3)
+    found = separability((x, y), (x_test, y_test), split, ridge=0.3)
     seen, seen_test = (np.isin(labels, split.seen) for labels in (y, y_test))
     trace = float((x - x.mean(0)).square().sum())
     model = Ridge(alpha=0.3 * trace / 6).fit(x.numpy(), seen * 2.0 - 1)

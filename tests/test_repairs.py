@@ -36,19 +36,15 @@ def test_aligning_leaves_the_bias_as_it_is():
 
 def test_with_equally_many_images_a_class_the_prior_is_one_gamma():
     logits, labels = rng.normal(size=(50, 4)), np.repeat([0, 1], 9)
-    adjusted = adjust_for_prior(logits, labels, SPLIT, smoothing=0.5)
-    shifted = apply(logits, math.log((9 + 0.5) / 0.5), SPLIT.absent)
-    np.testing.assert_allclose(adjusted - adjusted[:, :1], shifted - shifted[:, :1])
-    one = adjust_for_prior(logits, labels, SPLIT)
+    adjusted = adjust_for_prior(logits, labels, SPLIT)
     shifted = apply(logits, prior_gamma(labels, SPLIT), SPLIT.absent)
-    np.testing.assert_allclose(one - one[:, :1], shifted - shifted[:, :1])
+    np.testing.assert_allclose(adjusted - adjusted[:, :1], shifted - shifted[:, :1])
+    assert prior_gamma(labels, SPLIT) == math.log(10)
 
 
-def test_the_prior_by_hand_and_its_strength():
-    adjusted = adjust_for_prior(np.zeros((1, 4)), np.array([0, 0, 0, 1]), SPLIT, smoothing=1.0, strength=2.0)
-    np.testing.assert_allclose(adjusted[0], [-2 * math.log(n / 8) for n in (4, 2, 1, 1)])
-    with pytest.raises(ValueError, match="smoothing=0: expected more than 0"):
-        adjust_for_prior(np.zeros((1, 4)), np.array([0]), SPLIT, smoothing=0)
+def test_the_prior_by_hand():
+    adjusted = adjust_for_prior(np.zeros((1, 4)), np.array([0, 0, 0, 1]), SPLIT)
+    np.testing.assert_allclose(adjusted[0], [-math.log(n / 8) for n in (4, 2, 1, 1)])
 
 
 @pytest.mark.parametrize("split", [ClassSplit([0, 1, 2], [3, 4]), ClassSplit([0, 1, 2, 3], [4]), SPLIT])

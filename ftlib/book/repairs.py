@@ -46,26 +46,18 @@ def align_norms(features: Array, weight: Array, bias: Array | None, split: Class
     return logits if bias is None else logits + np.asarray(bias, float)
 
 
-def adjust_for_prior(
-    logits: Array, train_labels: Array, split: ClassSplit, smoothing: float = 1.0, strength: float = 1.0
-) -> np.ndarray:
-    """Logits less ``strength`` times the log of the smoothed share of each class among the training labels.
-
-    Parameters
-    ----------
-    smoothing : float
-        Images that each class of Y is counted with in addition: without them an absent class has the log of zero.
+def adjust_for_prior(logits: Array, train_labels: Array, split: ClassSplit) -> np.ndarray:
+    """Logits less the log of each class's share of the training labels, each class of Y counted with one image more.
 
     Notes
     -----
-    Logit adjustment of Menon et al. (ICLR 2021). With equally many images a seen class it is one γ for all of U, the
-    log of (n + smoothing) / smoothing: it depends on the number of images and on nothing that the model learnt.
+    Logit adjustment of Menon et al. (ICLR 2021); without the one image an absent class has the log of zero. With n
+    images a seen class it is one γ for all of U, `ftlib.calibration.prior_gamma`: log(n + 1), which depends on nothing
+    that the model learnt.
     """
-    if not smoothing > 0:
-        raise ValueError(f"smoothing={smoothing}: expected more than 0 images, since absent classes have none")
     adjusted = check_matrix(logits, "logits").double().cpu().numpy().copy()
-    count = np.bincount(np.asarray(train_labels), minlength=adjusted.shape[1])[list(split.classes)] + smoothing
-    adjusted[:, list(split.classes)] -= strength * np.log(count / count.sum())
+    count = np.bincount(np.asarray(train_labels), minlength=adjusted.shape[1])[list(split.classes)] + 1
+    adjusted[:, list(split.classes)] -= np.log(count / count.sum())
     return adjusted
 
 
