@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -39,9 +40,10 @@ def masked(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     images, held_out = keep_back(task, holdout)
     device = next(model.parameters()).device
     seen, absent = (torch.tensor(side, device=device) for side in (task.split.seen, task.split.absent))
-    place = torch.zeros(model.num_classes, dtype=torch.int64, device=device)
+    classes = cast(int, model.num_classes)
+    place = torch.zeros(classes, dtype=torch.int64, device=device)
     place[seen] = torch.arange(len(seen), device=device)
-    rows = [p for p in models.head(model).parameters() if len(p.shape) and len(p) == model.num_classes]
+    rows = [p for p in models.head(model).parameters() if len(p.shape) and len(p) == classes]
     start = [p.detach()[absent].clone() for p in rows]
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
