@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -144,7 +144,7 @@ def fit(
     rates = [_schedule(span[0] + (span[1] - span[0]) * middle, recipe.warmup) for middle in middles]
     seconds = 0.0
 
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(model, recipe)
     peaks = [group["lr"] for group in optimizer.param_groups]
     forward = torch.compile(model) if recipe.compile else model
@@ -154,7 +154,7 @@ def fit(
         batches = islice(_batches(data, recipe, batch_size, model, seed), steps)
         if stops:
             model.eval()
-            evaluate(0.0)
+            evaluate(0.0)  # pyright: ignore[reportOptionalCall]
         _train_mode(model, recipe)
         start = time.perf_counter()
         bar = tqdm(batches, "training", steps, delay=5, mininterval=1, leave=False, unit="step")
@@ -179,7 +179,7 @@ def fit(
                         finish_head(model, data, recipe)
                 if step + 1 in stops:
                     model.eval()
-                    evaluate((step + 1) / epoch)
+                    evaluate((step + 1) / epoch)  # pyright: ignore[reportOptionalCall]
                     _train_mode(model, recipe)
                 start = time.perf_counter()
     model.eval()
@@ -254,8 +254,8 @@ def check_labels(model: nn.Module, data: ImageSet) -> None:
     if len(data) == 0:
         raise ValueError("no images to train on: expected at least one")
     low, high = int(data.labels.min()), int(data.labels.max())
-    if low < 0 or high >= model.num_classes:
-        raise ValueError(f"labels run from {low} to {high}, but the head has columns 0 to {model.num_classes - 1}")
+    if low < 0 or high >= model.num_classes:  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"labels run from {low} to {high}, but the head has columns 0 to {model.num_classes - 1}")  # pyright: ignore[reportOperatorIssue]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -267,7 +267,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         param_group_fn=lambda m: parameter_groups(m, recipe.lr, recipe.backbone_lr),
-        **({"fused": True} if recipe.optimizer in ("sgd", "momentum", "adam", "adamw") else {}),
+        **({"fused": True} if recipe.optimizer in ("sgd", "momentum", "adam", "adamw") else {}),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -275,18 +275,18 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def reproducible(seed: int) -> Iterator[None]:
     """Seed torch and ask for deterministic kernels; random state and settings are as before afterwards."""
     mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
         # By default every new tensor is then filled with NaN first, which costs a tenth of the time on a CPU.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.cudnn.benchmark = False
         try:
             yield
         finally:
             torch.set_deterministic_debug_mode(mode)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # pyright: ignore[reportAttributeAccessIssue]
             torch.backends.cudnn.benchmark = benchmark
 
 
