@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ftlib.book.study import Runs, Study, bands, nearest_to_mean, of_pairs
+from ftlib.book.study import Runs, Study, bands, nearest_to_mean, of_pairs, side_by_side
 from ftlib.core import ClassSplit, Outputs
 from ftlib.metrics import Point, split_accuracies
+from ftlib.sweeps import SweepError
 
 SPLIT = ClassSplit([0, 1], [2, 3])
 LABELS = torch.arange(4).repeat(5)
@@ -23,7 +24,9 @@ def run(shift: float, method: str = "finetune", right: float = 1.0, key: str = "
     logits[:, 2:] += shift
     outputs = Outputs(torch.zeros(20, 2), logits, LABELS)
     log = {"device": "cpu", "seconds": 1.0}
-    return SimpleNamespace(key=key, test=outputs, split=SPLIT, spec={"method": method}, log=log, shift=shift)
+    return SimpleNamespace(
+        key=key, test=outputs, train=outputs, split=SPLIT, spec={"method": method}, log=log, shift=shift
+    )
 
 
 def keyed(*shifts: float) -> Runs:
@@ -163,3 +166,58 @@ def test_finishing_writes_the_record_with_all_runs_and_glues_the_texts(tmp_path,
     assert glued == {"text": "so"} and written["values"] == {"text": "so"}
     assert [claim["id"] for claim in written["claims"]] == ["some"]
     assert written["provenance"]["runs"] == ["a", "b"] and written["provenance"]["seeds"] == [0, 1]
+
+
+# --- choices, and what did not come to an end ------------------------------------------------------------------------
+
+
+def test_the_setting_with_the_best_held_out_accuracy_is_chosen_and_a_single_one_is_not_tried(tmp_path, monkeypatch):
+    asked = []
+
+    def sweep(plans):
+        asked.extend(plan for of in plans.values() for plan in of.values())
+        worse = {name: run(5.0 * (next(iter(of.values())).recipe.lr != 0.03)) for name, of in plans.items()}
+        for r in worse.values():
+            r.held_out = r.test
+        return {name: {key: worse[name] for key in of} for name, of in plans.items()}
+
+    monkeypatch.setattr("ftlib.book.study.sweep", sweep)
+    settings = {
+        "tried": [{"method": "masked", "recipe": {"lr": lr}} for lr in (0.1, 0.03, 0.01)],
+        "alone": [{"method": "finetune"}],
+    }
+    chosen, scores = study(tmp_path, monkeypatch, benchmarks=["glyphs/a-b", "glyphs/a-c"]).choose(settings, 77)
+    assert chosen == {"tried": settings["tried"][1], "alone": settings["alone"][0]}
+    assert list(scores.index) == [("tried", 0), ("tried", 1), ("tried", 2)]
+    assert {(e.method, e.benchmark, e.seed, e.options["holdout"]) for e in asked} == {("masked", "glyphs/a-b", 77, 0.2)}
+
+
+def test_runs_that_diverged_are_left_out_and_other_failures_are_not_hidden(tmp_path, monkeypatch):
+    mine = study(tmp_path, monkeypatch)
+    plan = mine.plan("finetune")
+    bad = plan["a-b", 1]
+    problem = "FloatingPointError: the loss is nan"
+
+    def sweep(plans):
+        if any(e == bad for of in plans.values() for e in of.values()):
+            raise SweepError("1 of 2 runs failed", {bad: problem})
+        return {name: {key: run(0.0) for key in of} for name, of in plans.items()}
+
+    monkeypatch.setattr("ftlib.book.study.sweep", sweep)
+    monkeypatch.setattr("ftlib.book.study._finite", lambda run: True)
+    assert list(mine.finished({"all": plan})["all"]) == [("a-b", 0)]
+    problem = "OSError: no space left"
+    with pytest.raises(SweepError):
+        mine.finished({"all": plan})
+
+
+def test_several_kinds_of_runs_stand_side_by_side_under_their_key():
+    ones, twos = keyed(1.0, 1.0, 1.0, 1.0), keyed(2.0, 2.0, 2.0, 2.0)
+    beside = side_by_side({"one": ones, "two": twos})
+    assert list(beside) == list(ones)
+    assert beside["a-c", 1] == {"one": ones["a-c", 1], "two": twos["a-c", 1]}
+
+
+def test_measures_named_by_pairs_are_columns_in_two_levels():
+    measured = keyed(1.0, 2.0, 3.0, 4.0).measure(lambda r: {("plain", "x"): r.shift, ("twice", "x"): 2 * r.shift})
+    assert measured.xs("x", axis=1, level=1).twice.tolist() == [2, 4, 6, 8]

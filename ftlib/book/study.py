@@ -100,8 +100,7 @@ class Study:
             if not all("FloatingPointError" in text for text in lost.values()):
                 raise
             found = self.sweep({name: {k: e for k, e in of.items() if e not in lost} for name, of in plans.items()})
-        finite = lambda run: all(part.logits.isfinite().all() for part in (run.train, run.test))  # noqa: E731
-        return {name: Runs({key: run for key, run in runs.items() if finite(run)}) for name, runs in found.items()}
+        return {name: Runs({key: run for key, run in runs.items() if _finite(run)}) for name, runs in found.items()}
 
     def heads(self, **own: Any) -> dict[Key, nn.Module]:
         """The heads of the pre-trained models, as they were before any fine-tuning; ``own`` as for `plan`."""
@@ -208,6 +207,10 @@ def of_pairs(frame: Any) -> dict[str, Any]:
 def bands(column: pd.Series, scale: float = 1) -> np.ndarray:
     """A column of arrays [E] as lines [seeds, E], averaged over the pairs of each seed, for `figures.trajectories`."""
     return scale * np.array([*by_seed(column.to_dict()).values()])
+
+
+def _finite(run: Run) -> bool:
+    return all(bool(part.logits.isfinite().all()) for part in (run.train, run.test))
 
 
 def _scores(run: Run) -> dict[str, float]:
