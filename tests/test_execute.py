@@ -355,3 +355,8 @@ def test_every_text_file_is_read_and_written_as_utf_8():
                 if method or (getattr(call.func, "id", None) == "open" and "b" not in mode):
                     silent.append(f"{path.name}: {ast.unparse(call)}")
     assert silent == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("book/profiles/*.yml")), ids=lambda path: path.stem)
+def test_every_profile_of_the_book_is_right(path):
+    assert execute.read_plan(ROOT / "book", path.stem)["chapters"]
