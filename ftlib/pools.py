@@ -263,5 +263,17 @@ def _process(place: tuple[int, tuple[tuple[str, str], ...]]) -> Any:
     from joblib.externals.loky import ProcessPoolExecutor
 
     if place not in _processes:
-        _processes[place] = ProcessPoolExecutor(max_workers=1, timeout=IDLE, env=dict(place[1]))
+        follow = {"initializer": _follow, "initargs": (os.getpid(),)}
+        _processes[place] = ProcessPoolExecutor(max_workers=1, timeout=IDLE, env=dict(place[1]), **follow)
     return _processes[place]
+
+
+def _follow(parent: int) -> None:
+    """Have this process end with the one that started it: that may be killed, and can then say nothing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

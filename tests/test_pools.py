@@ -364,3 +364,15 @@ def test_without_dask_a_cluster_is_refused_with_what_to_install(store, monkeypat
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"needs Dask: pip install 'dask\[distributed\]'"):
         sweep([BASE], store=store, scheduler="tcp://127.0.0.1:8786")
+
+
+def test_a_process_ends_with_the_one_that_started_it_however_that_ends(tmp_path):
+    code = "import os, time; from ftlib import pools\n"
+    code += "place = (0, ())\nprint(pools._process(place).submit(os.getpid).result(), flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()
