@@ -13,8 +13,6 @@
 Chapters import all of them from here.
 """
 
-from ftlib.book.estimates import estimate
-
 from .accuracy import before_after, gains, margins, seen_unseen
 from .design import COLOURS, WIDTH, small_multiples, use_style
 from .images import concept, contact_sheet
@@ -27,7 +25,7 @@ from .workers import timeline
 
 __all__ = [
     "COLOURS", "WIDTH",
-    "before_after", "class_map", "concept", "contact_sheet", "dots", "estimate", "feature_arrows", "folds", "forest",
+    "before_after", "class_map", "concept", "contact_sheet", "dots", "feature_arrows", "folds", "forest",
     "gain_map", "gains", "heat_maps", "ladder", "logit_gap", "margins", "mirror", "movement", "regions",
     "regret", "reliability", "seen_unseen", "sides", "small_multiples", "strips", "timeline", "trajectories",
     "update_matrix", "use_style", "waterfall",
