@@ -273,7 +273,7 @@ def execute_all(stage, plan, jobs, timeout=None):
                         for future in wait(running, pause, FIRST_COMPLETED).done:
                             chapter, error = running.pop(future), future.exception()
                             done = "FAILED" if error else f"{future.result():.0f} s"
-                            warnings = {*re.findall(r"\w*Warning: .*", said(Path(scratch), chapter))} - warned
+                            warnings = {*re.findall(r"\b(?!Tqdm)\w*Warning: .*", said(Path(scratch), chapter))} - warned
                             bar.write("\n".join([f"{chapter}: {done}", *sorted(warnings)]), file=sys.stderr)
                             warned |= warnings
                             bar.update()
