@@ -30,9 +30,11 @@ def own_store(tmp_path, monkeypatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_open_figures():
+    """Figures are closed, and the style that a test has set does not reach the next."""
     yield
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
+        pyplot.rcdefaults()
 
 
 @pytest.fixture
