@@ -16,10 +16,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -45,7 +46,8 @@ PRETRAINING = Recipe(epochs=5, lr=0.1, backbone_lr=1.0, warmup=0.2, evaluations=
 class Experiment:
     """What is to be measured, in plain values.
 
-    Images of a folder and a checkpoint enter by name: rename them when their content changes.
+    Images of a folder and a checkpoint enter by name, and what is computed is kept under their content: a repaired
+    folder, another of the same name, an overwritten file are another experiment.
     """
 
     benchmark: str  # a pair of domains, as `ftlib.benchmarks.load` takes it
@@ -89,11 +91,37 @@ class Experiment:
 
     @cached_property
     def key(self) -> str:
-        """Names the Run: a hash of the spec and of the code that its result depends on."""
+        """Names the Run: a hash of the spec, of what its names stand for and of the code that its result depends on."""
         own = inspect.getmodule(METHODS[self.method])
         images = benchmarks.modules_of(self.benchmark)
         code = code_hash((core, checkpoints, models, training, methods, own, benchmarks, *images, _task, _start))
-        return hashlib.sha256((json.dumps(self.spec, sort_keys=True) + code).encode()).hexdigest()[:20]
+        asked = json.dumps([self.spec, self.content], sort_keys=True)
+        return hashlib.sha256((asked + code).encode()).hexdigest()[:20]
+
+    @cached_property
+    def content(self) -> dict[str, str]:
+        """Digests of what the names stand for: a folder's images, a checkpoint. Images that are drawn have none.
+
+        Where they are not, as on a laptop that reads the store of a GPU machine, the store of ``$FTLIB_STORE`` says
+        what they last were when it was computed with them.
+
+        Raises
+        ------
+        FileNotFoundError
+            Neither are they here nor does the store know them.
+        """
+        found = {}
+        for name, look in ((self.benchmark, _digest_of_images), (self.checkpoint, _digest_of_checkpoint)):
+            try:
+                digest = look(name)
+            except FileNotFoundError as error:
+                store = Store()
+                digest = store.recall(name)
+                if digest is None:
+                    raise FileNotFoundError(f"{error}; and no run in {store.root} was computed with it") from None
+            if digest:
+                found[name] = digest
+        return found
 
     @property
     def source(self) -> Experiment:
@@ -221,8 +249,12 @@ def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
         "versions": versions("torch", "timm"),
         "seconds": round(time.perf_counter() - start, 3),
         "images_per_second": fit_log and round(fit_log.images_per_second, 1),
+        "content": experiment.content,
     }
-    return store.save(experiment.key, experiment.spec, arrays, log)
+    path = store.save(experiment.key, experiment.spec, arrays, log)
+    for name, digest in experiment.content.items():
+        store.remember(name, digest)
+    return path
 
 
 def _task(experiment: Experiment) -> Task:
@@ -249,3 +281,27 @@ def _start(experiment: Experiment, task: Task) -> torch.nn.Module:
         whole=experiment.pretraining.steps == 0,
         seed=experiment.seed,
     )
+
+
+def _digest_of_images(benchmark: str) -> str:
+    """A look at all the files of a large folder takes a moment, and a sweep asks hundreds of times: once a second."""
+    return _looked_at(benchmark, os.environ.get("FTLIB_DATA"), os.getcwd(), int(time.monotonic()))
+
+
+@lru_cache(maxsize=256)
+def _looked_at(benchmark: str, data: str | None, folder: str, second: int) -> str:
+    return benchmarks.identity(benchmark)
+
+
+def _digest_of_checkpoint(name: str) -> str:
+    if name in ("", "hub"):
+        return ""
+    path = checkpoints.find(name).resolve()
+    about = path.stat()
+    return _digest_of_file(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_of_file(path: Path, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:20]

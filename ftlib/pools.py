@@ -90,7 +90,8 @@ class Processes(AbstractContextManager):
     def __init__(self, jobs: int, compute: Compute, store: Store, device: str | None) -> None:
         self.compute, self.store, self.device = compute, store, device
         one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
-        one |= {"FTLIB_DATA": os.environ["FTLIB_DATA"]} if "FTLIB_DATA" in os.environ else {}
+        # A process that waits from sweep to sweep stays where it was started: what is relative is so to this one.
+        one["FTLIB_DATA"] = str(Path(os.environ.get("FTLIB_DATA") or ".").expanduser().absolute())
         gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()] if device in (None, "cuda") else []
         places = (one | (gpus[slot % len(gpus)] if gpus else {}) for slot in range(jobs))
         self.free = [(slot, tuple(place.items())) for slot, place in enumerate(places)]
@@ -154,8 +155,7 @@ class Cluster(AbstractContextManager):
         except (OSError, TimeoutError) as error:
             raise ConnectionError(f"no Dask scheduler answers at {scheduler} ({error}): is it running?") from error
         self.compute, self.store, self.device, self.asked = compute, store, device, -POLL
-        (folder := store.root / "locks").mkdir(parents=True, exist_ok=True)
-        self.mark = tempfile.NamedTemporaryFile(dir=folder, prefix="sweep-")  # noqa: SIM115  a worker knows the store by it
+        self.mark = tempfile.NamedTemporaryFile(dir=store.prepare(), prefix="sweep-")  # noqa: SIM115  a worker knows the store by it
 
     def slots(self) -> int:
         if time.monotonic() - self.asked >= POLL:
@@ -207,8 +207,8 @@ def attempt(
             own = replace(job)  # its key is not yet computed
             if own.key != key:
                 raise RuntimeError(
-                    f"the code here is not that of the sweep (key {own.key}, not {key}): install the same ftlib, "
-                    f"here it is {Path(__file__).parent}, and start the process anew"
+                    f"the code here is not that of the sweep, or the images are not (key {own.key}, not {key}): "
+                    f"install the same ftlib, here it is {Path(__file__).parent}, and start the process anew"
                 )
             store = shared(store, mark) if mark else store
             compute(own, store=store, device=device)
@@ -243,10 +243,9 @@ def shared(store: Store, mark: str) -> Store:
     FileNotFoundError
         Neither is the store that the sweep was started with.
     """
-    places = [store.root, *(Path(own).expanduser() for own in [os.environ.get("FTLIB_STORE")] if own)]
-    for place in places:
-        if (place / "locks" / Path(mark).name).exists():
-            return Store(place)
+    for place in (store, Store()):
+        if (place.root / "locks" / Path(mark).name).exists():
+            return place
     raise FileNotFoundError(
         f"the sweep's store {store.root} is not here, nor at FTLIB_STORE ({os.environ.get('FTLIB_STORE', 'not set')}): "
         "all machines must share the folder; set FTLIB_STORE where the worker is started"

@@ -33,7 +33,7 @@ class Run:
 
     @cached_property
     def log(self) -> dict[str, Any]:
-        """device, threads, versions, seconds, images_per_second."""
+        """device, threads, versions, seconds, images_per_second, content (digests of images and a checkpoint)."""
         return json.loads((self.path / "log.json").read_text(encoding="utf-8"))
 
     @cached_property

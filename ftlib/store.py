@@ -1,7 +1,10 @@
-"""The run store: a folder a Run, written whole or not at all, shared by any number of processes.
+"""The run store: a folder a Run, written whole or not at all, shared by any number of processes and people.
 
 A Run's folder is named by its key and holds ``spec.json`` (what was asked), ``arrays.safetensors`` (what came out, no
 pickle) and ``log.json`` (device, versions, seconds). It is written beside its place and renamed into it.
+
+A key knows the content of images and checkpoints, which need not be where a store is read: ``known`` holds a small
+file for each name of such, with the digest that it last had where it was computed with.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,22 +40,37 @@ class Store:
     Parameters
     ----------
     root : path, optional
-        Default: ``$FTLIB_STORE``, else ``~/.cache/ftlib/runs``. Made on the first write.
+        Default: ``$FTLIB_STORE``, else ``~/.cache/ftlib/runs``. Made on the first write. Absolute from now on, whatever
+        becomes of the working directory.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
-        self.root = Path(root or os.environ.get("FTLIB_STORE") or "~/.cache/ftlib/runs").expanduser()
+        self.root = Path(root or os.environ.get("FTLIB_STORE") or "~/.cache/ftlib/runs").expanduser().absolute()
 
     def find(self, key: str) -> Path | None:
-        """The folder of a Run, or None if there is none or a damaged one, which is set aside with a warning."""
+        """The folder of a Run, or None if there is none or a damaged one, which is set aside with a warning.
+
+        Raises
+        ------
+        PermissionError
+            It is there and may not be read, which is no damage.
+        """
         place = self.root / key
-        if not place.exists():
-            return None
         try:
+            if not place.exists():
+                return None
             for name in ("spec.json", "log.json"):
                 json.loads((place / name).read_text(encoding="utf-8"))
-            with safe_open(place / "arrays.safetensors", "pt"):  # compares the header with the length of the file
+            arrays = place / "arrays.safetensors"
+            # safe_open compares the header with the length of the file, and calls one that may not be read missing.
+            with open(arrays, "rb"), safe_open(arrays, "pt"):
                 return place
+        except PermissionError as error:
+            raise PermissionError(
+                error.errno,
+                f"run {key} may not be read ({error.filename}): ask its owner for chmod -R g+rX {self.root}, or point "
+                "FTLIB_STORE elsewhere; it was left as it is",
+            ) from error
         # Any other OSError, such as too many open files, says nothing about the Run.
         except (FileNotFoundError, NotADirectoryError, ValueError, SafetensorError) as error:
             aside = self.root / "damaged" / f"{key}-{uuid.uuid4().hex[:8]}"
@@ -72,12 +91,14 @@ class Store:
         place, beside = self.root / key, self.root / f".{key}.{uuid.uuid4().hex[:8]}"
         try:
             beside.mkdir(parents=True)
-            (beside / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            for name, values in (("spec.json", spec), ("log.json", log)):
+                (beside / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             # Copies: safetensors refuses arrays that share memory, as CoaT's weights and views of one tensor do.
             whole = torch.contiguous_format
             tensors = {name: array.detach().cpu().clone(memory_format=whole) for name, array in arrays.items()}
             save_file(tensors, beside / "arrays.safetensors")
-            (beside / "log.json").write_text(json.dumps(log, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            mode = (beside / "spec.json").stat().st_mode  # by the umask; safetensors lets the owner alone read its file
+            (beside / "arrays.safetensors").chmod(mode)
             if not place.exists():
                 os.rename(beside, place)
         except (OSError, SafetensorError) as error:
@@ -94,13 +115,75 @@ class Store:
         """Held while a Run is computed, so that of several processes one computes it and the others wait for it.
 
         The operating system drops it with the process that holds it; what that process left half-written is removed.
+        OSError as for `prepare`.
         """
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
+        folder = self.prepare()
+        with FileLock(folder / f"{key}.lock", mode=folder.stat().st_mode & 0o666):  # for all who may write here
             for leftover in self.root.glob(f".{key}.*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
+
+    def prepare(self) -> Path:
+        """Make the store, and see that it can be written to, before anything is computed for it; its folder of locks.
+
+        Raises
+        ------
+        OSError
+            It cannot; the message says what to do.
+        """
+        folder = self.root / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for place in (self.root, folder):
+                with tempfile.TemporaryFile(dir=place):
+                    pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the run store {self.root} cannot be made or written to ({error.strerror}): point FTLIB_STORE to a "
+                "folder that can",
+            ) from error
+        return folder
+
+    def remember(self, name: str, digest: str) -> None:
+        """Keep the digest of images or of a checkpoint, for those who have them not."""
+        if self.recall(name) != digest:
+            write_atomic(self._known(name), json.dumps({"name": name, "digest": digest}).encode())
+
+    def recall(self, name: str) -> str | None:
+        """The digest that `remember` was last given for this name, if any."""
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            return json.loads(self._known(name).read_text(encoding="utf-8"))["digest"]
+        return None
+
+    def _known(self, name: str) -> Path:
+        return self.root / "known" / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and its folder if need be: beside its place, to the disk, then renamed.
+
+    Raises
+    ------
+    OSError
+        It cannot be written. What was there before is as it was, and nothing is left beside it.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"cannot write {path} ({error.strerror}): free some space or name another folder; what was "
+            "there before is untouched",
+        ) from error
 
 
 # --- what a result depends on and where it came from ------------------------------------------------------------------

@@ -72,12 +72,13 @@ def complete(
         raise ValueError(f"jobs={jobs} are processes here, scheduler={scheduler!r} has workers elsewhere: give one")
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected 1 or more")
-    store = Store((store or Store()).root.absolute())  # other processes have other working directories
+    store = store or Store()
     scheduler = scheduler or (None if jobs else os.environ.get("FTLIB_SCHEDULER"))
     by_key = {job.key: job for job in wanted}
     paths = {key: store.find(key) for key in by_key}
     missing = [by_key[key] for key, path in paths.items() if path is None]
     if missing:
+        store.prepare()
         tasks = _plan(missing, store)
         at_once = sum(not parents for _, parents in tasks.values())
         with _pool(max(len(missing), at_once), compute, store, jobs, device, scheduler) as pool:

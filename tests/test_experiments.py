@@ -6,13 +6,17 @@ import ast
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ftlib import benchmarks, core, experiments, models, training
 from ftlib import store as store_module
@@ -63,6 +67,14 @@ def test_a_method_that_fine_tunes_nothing_is_one_experiment_whatever_the_recipe_
     assert len({replace(BASE, method=method, recipe=recipe).key for recipe in recipes}) == 1
 
 
+@pytest.fixture
+def a_checkpoint(tmp_path, monkeypatch) -> None:
+    """A file of the name in CHANGED, which a key reads and does not understand."""
+    (tmp_path / "a.safetensors").write_bytes(b"weights")
+    monkeypatch.setenv("FTLIB_DATA", str(tmp_path))
+
+
+@pytest.mark.usefixtures("a_checkpoint")
 @pytest.mark.parametrize("name", [field.name for field in fields(Experiment)])
 def test_the_key_changes_with_every_field(name):
     assert replace(BASE, **{name: CHANGED[name]}).key != BASE.key
@@ -169,6 +181,111 @@ def test_the_code_reads_the_same_in_a_python_whose_syntax_has_more_fields():
     assert store_module._plain(tree) == before
 
 
+# ---------------------------------------------------------------------------------------- what its names stand for
+
+
+def paint(folder: Path, grey: int = 0) -> None:
+    """Two domains of three classes with four images each, every one different."""
+    shades = iter(range(grey, 256))
+    for name in (f"{domain}/{c}/{i}.png" for domain in "ab" for c in ("cup", "mug", "pen") for i in range(4)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (next(shades), 90, 10)).save(folder / name)
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch) -> Path:
+    paint(tmp_path / "data/set")
+    monkeypatch.setenv("FTLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("FTLIB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "data/set"
+
+
+OF_PHOTOGRAPHS = replace(BASE, benchmark="folder:set/a-b", data={"size": 32})
+
+
+def key_now(experiment: Experiment = OF_PHOTOGRAPHS) -> str:
+    """A look at the files is remembered for a second."""
+    experiments._looked_at.cache_clear()
+    return fresh(experiment).key
+
+
+def overwrite(folder: Path) -> None:
+    """Another image in a file of the same name, size and time."""
+    path, other = folder / "b/cup/0.png", folder / "b/mug/3.png"
+    times = path.stat()
+    content = other.read_bytes()
+    assert len(content) == times.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        overwrite,
+        lambda folder: (folder / "b/cup/0.png").unlink(),
+        lambda folder: (folder / "b/cup/0.png").rename(folder / "b/mug/9.png"),
+        lambda folder: paint(folder, grey=1),
+        lambda folder: (folder / "a/cup/0.png").write_bytes((folder / "a/cup/1.png").read_bytes()),  # of the source
+    ],
+)
+def test_other_images_under_the_same_names_are_another_experiment(photographs, change):
+    before = key_now()
+    change(photographs)
+    assert key_now() != before
+
+
+def test_the_same_images_elsewhere_and_later_are_the_same_experiment(photographs, tmp_path, monkeypatch):
+    before = key_now()
+    (photographs / "b/cup/0.png").touch()
+    assert key_now() == before
+    shutil.copytree(photographs, tmp_path / "moved/set")
+    monkeypatch.setenv("FTLIB_DATA", str(tmp_path / "moved"))
+    assert key_now() == before
+    paint(tmp_path / "moved/set", grey=100)
+    assert key_now() != before
+
+
+def test_a_sweep_does_not_look_through_a_folder_for_every_run(photographs, monkeypatch):
+    looked, identity = [], benchmarks.identity
+    monkeypatch.setattr(benchmarks, "identity", lambda name: looked.append(name) or identity(name))
+    monkeypatch.setattr(time, "monotonic", lambda: 5.3)
+    experiments._looked_at.cache_clear()
+    keys = {replace(OF_PHOTOGRAPHS, seed=seed).key for seed in range(20)}
+    assert (len(keys), looked) == (20, ["folder:set/a-b"])
+
+
+def test_another_checkpoint_under_the_same_name_is_another_experiment(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTLIB_DATA", str(tmp_path))
+    experiment, path = replace(BASE, checkpoint="best.pth"), tmp_path / "best.pth"
+    torch.save(models.build("test_byobnet", 8, seed=1).state_dict(), path)
+    before = fresh(experiment).key
+    os.utime(path, ns=(1, 1))
+    assert fresh(experiment).key == before
+    assert fresh(experiment).content.keys() == {"best.pth"}
+    torch.save(models.build("test_byobnet", 8, seed=2).state_dict(), path)
+    assert fresh(experiment).key != before
+
+
+def test_runs_of_images_and_a_checkpoint_are_found_where_neither_is(photographs, monkeypatch, trainings):
+    experiment = replace(OF_PHOTOGRAPHS, checkpoint="best.pth")
+    torch.save(models.build("test_byobnet", 3, seed=1).state_dict(), photographs.parent / "best.pth")
+    key_now(experiment)
+    there = run(experiment)
+    assert there.log["content"] == experiment.content
+    shutil.rmtree(photographs.parent)
+    trainings.clear()
+    experiments._looked_at.cache_clear()
+    here = run(fresh(experiment))
+    assert (here.path, trainings) == (there.path, [])
+    assert run(fresh(experiment).source).test.logits.shape[1] == 3
+    monkeypatch.setenv("FTLIB_STORE", str(photographs.parent.parent / "other"))
+    with pytest.raises(
+        FileNotFoundError, match=r"no 'set' in .*FTLIB_DATA.* and no run in .*/other was computed with it"
+    ):
+        _ = fresh(experiment).key
+
+
 # ---------------------------------------------------------------------------------------- the source
 
 
@@ -177,6 +294,7 @@ def test_targets_and_methods_of_a_source_share_its_pretraining():
     assert len({e.source.key for e in (BASE, *OTHERS, more_images)}) == 1
 
 
+@pytest.mark.usefixtures("a_checkpoint")
 @pytest.mark.parametrize("name", ["backbone", "seed", "pretraining", "model", "checkpoint", "head"])
 def test_what_bears_on_pretraining_gives_another_source(name):
     assert replace(BASE, **{name: CHANGED[name]}).source.key != BASE.source.key

@@ -53,7 +53,7 @@ def wait_until(true: Callable[[], object], seconds: float = 180) -> None:
 
 def test_code_that_differs_is_refused_before_it_computes(store, trainings):
     problem = pools.attempt(run, BASE, "0" * 20, store, None)
-    assert f"the code here is not that of the sweep (key {BASE.key}, not {'0' * 20})" in problem
+    assert f"not that of the sweep, or the images are not (key {BASE.key}, not {'0' * 20})" in problem
     assert trainings == []
 
 

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +18,11 @@ import torch
 from safetensors.torch import load_file
 
 from ftlib import store as store_module
-from ftlib.store import Store
+from ftlib.store import Store, write_atomic
 
 ARRAYS = {"test/logits": torch.arange(12.0).view(3, 4), "model/weight": torch.ones(2, 2)}
+UMASK = os.umask(0)
+os.umask(UMASK)
 SPEC, LOG = {"seed": 0, "benchmark": "α"}, {"seconds": 1.5}
 
 
@@ -69,8 +73,81 @@ def test_a_run_that_is_there_is_kept(store):
 def test_the_store_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("FTLIB_STORE", str(tmp_path / "here"))
     assert Store().root == tmp_path / "here"
+    monkeypatch.setenv("FTLIB_STORE", "~/here")
+    assert Store().root == Path.home() / "here"
     monkeypatch.delenv("FTLIB_STORE")
     assert Store().root == Path.home() / ".cache/ftlib/runs"
+
+
+def test_a_relative_store_stays_where_it_was_when_the_working_directory_changes(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FTLIB_STORE", "./runs")
+    store = Store()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert store.save("abc", SPEC, ARRAYS, LOG) == tmp_path / "runs/abc"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_all_files_are_as_readable_as_the_umask_lets_them_be(store, umask, mode):
+    """safetensors makes its own readable by the owner alone."""
+    usual = os.umask(umask)
+    try:
+        place = store.save("abc", SPEC, ARRAYS, LOG)
+        with store.lock("abc"):
+            lock = (store.root / "locks/abc.lock").stat().st_mode & 0o777
+    finally:
+        os.umask(usual)
+    assert {path.name: path.stat().st_mode & 0o777 for path in place.iterdir()} == dict.fromkeys(
+        ("spec.json", "arrays.safetensors", "log.json"), mode
+    )
+    assert lock == mode
+    assert place.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+# ---------------------------------------------------------------------------------------- what a name stood for
+
+
+def test_a_digest_is_known_under_its_name_until_another_is(store):
+    assert store.recall("folder:α/a-b") is None
+    for digest in ("1", "2"):
+        store.remember("folder:α/a-b", digest)
+        store.remember("weights.pth", "3")
+        assert store.recall("folder:α/a-b") == digest
+    assert store.recall("weights.pth") == "3"
+    assert len(files(store.root)) == 2
+
+
+def test_a_digest_that_is_known_is_not_written_again(store, monkeypatch):
+    store.remember("a", "1")
+    monkeypatch.setattr(store_module, "write_atomic", None)
+    store.remember("a", "1")
+
+
+# ---------------------------------------------------------------------------------------- one file, whole or not at all
+
+
+def test_a_file_is_written_with_its_folder_and_in_place_of_an_older_one(tmp_path):
+    path = tmp_path / "new/folder/file"
+    for content in (b"first", b"second, longer"):
+        write_atomic(path, content)
+        assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~UMASK
+
+
+def test_a_file_that_cannot_be_written_leaves_the_older_one_and_nothing_beside_it(tmp_path):
+    write_atomic(tmp_path / "file", b"first")
+    with files_of_at_most(4096), pytest.raises(OSError, match=rf"cannot write {tmp_path}/file \(.*free some space"):
+        write_atomic(tmp_path / "file", bytes(100_000))
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=rf"cannot write {tmp_path}/file/x \(.*name another folder"):
+        write_atomic(tmp_path / "file/x", b"")
 
 
 # ---------------------------------------------------------------------------------------- damage
@@ -116,6 +193,42 @@ def test_a_run_that_cannot_be_opened_for_now_is_left_alone(store, monkeypatch):
     assert store.find("abc") == place
 
 
+@contextmanager
+def as_nobody(*folders: Path):
+    """Without root's rights, if the tests have them; the folders can be entered by all."""
+    usual = os.geteuid()
+    for folder in folders:
+        folder.chmod(0o755)
+    if usual == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(usual)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("name", ["arrays.safetensors", "spec.json", "."])
+def test_a_run_that_may_not_be_read_is_no_damage_and_stays(open_folder, name):
+    store = Store(open_folder / "store")
+    place = store.save("abc", SPEC, ARRAYS, LOG)
+    (place / name).chmod(0o000)
+    store.root.chmod(0o777)
+    with as_nobody(open_folder), pytest.raises(
+        PermissionError, match=rf"run abc may not be read \({place}.*ask its owner for chmod -R g\+rX"
+    ):
+        store.find("abc")
+    (place / name).chmod(0o755)
+    assert store.find("abc") == place
+    assert [path.name for path in store.root.iterdir()] == ["abc"]
+
+
 # ---------------------------------------------------------------------------------------- no room
 
 
@@ -147,6 +260,25 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=rf"run abc could not be written to {tmp_path}/file"):
         Store(tmp_path / "file").save("abc", SPEC, ARRAYS, LOG)
+
+
+@pytest.mark.parametrize("root", ["{}/file", "{}/file/x", "/proc/x/store", "/dev/full/x"])
+@pytest.mark.parametrize("ask", [Store.prepare, lambda store: store.lock("abc").__enter__()])
+def test_a_store_that_cannot_be_made_is_named_before_anything_is_computed(tmp_path, root, ask):
+    (tmp_path / "file").write_text("")
+    root = root.format(tmp_path)
+    with pytest.raises(OSError, match=rf"the run store {root} cannot be made or written to \(.*point FTLIB_STORE"):
+        ask(Store(root))
+
+
+def test_a_store_of_somebody_else_is_named_before_anything_is_computed(open_folder):
+    store = Store(open_folder / "store")
+    store.prepare()
+    with (
+        as_nobody(open_folder),
+        pytest.raises(PermissionError, match=r"cannot be made or written to \(Permission denied"),
+    ):
+        store.prepare()
 
 
 # ---------------------------------------------------------------------------------------- killed, and shared

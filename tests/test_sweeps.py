@@ -105,6 +105,14 @@ def test_a_store_with_a_relative_path_is_the_same_folder_for_every_process(tmp_p
     assert sweep([BASE], store=Store("here"), jobs=1)[0].path == tmp_path / "here" / BASE.key
 
 
+def test_a_store_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path, trainings):
+    (tmp_path / "file").write_text("")
+    for begin in (run, lambda e, store: sweep([e], store=store, jobs=1)):
+        with pytest.raises(OSError, match=rf"the run store {tmp_path}/file cannot be made or written to .*FTLIB_STORE"):
+            begin(BASE, store=Store(tmp_path / "file"))
+    assert trainings == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.book.claims import Claim, check
-from ftlib.store import versions
+from ftlib.store import versions, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +59,7 @@ class Record:
         }
         text = json.dumps(_plain(content, "record"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         path = self.root / self.profile / f"{self.chapter}.json"
-        _write(path, text.encode() + b"\n")
+        write_atomic(path, text.encode() + b"\n")
         return path
 
     def finish(self, texts: Mapping[str, str], runs: Iterable[Any] = (), **extra: Any) -> None:
@@ -85,7 +84,7 @@ class Record:
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=130)
         path = self.root / self.profile / f"{name}.png"
-        _write(path, content.getvalue())
+        write_atomic(path, content.getvalue())
         return path
 
 
@@ -135,17 +134,3 @@ def _plain(value: Any, name: str) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     raise TypeError(f"{name} is a {type(value).__name__}: results hold plain values only")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path} ({error}); an older file is untouched") from error
