@@ -9,10 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -249,7 +249,7 @@ def test_the_same_images_elsewhere_and_later_are_the_same_experiment(photographs
 def test_a_sweep_does_not_look_through_a_folder_for_every_run(photographs, monkeypatch):
     looked, identity = [], benchmarks.identity
     monkeypatch.setattr(benchmarks, "identity", lambda name: looked.append(name) or identity(name))
-    monkeypatch.setattr(time, "monotonic", lambda: 5.3)
+    monkeypatch.setattr(experiments, "time", SimpleNamespace(monotonic=lambda: 5.3))
     experiments._looked_at.cache_clear()
     keys = {replace(OF_PHOTOGRAPHS, seed=seed).key for seed in range(20)}
     assert (len(keys), looked) == (20, ["folder:set/a-b"])

@@ -220,8 +220,9 @@ def test_a_run_that_may_not_be_read_is_no_damage_and_stays(open_folder, name):
     place = store.save("abc", SPEC, ARRAYS, LOG)
     (place / name).chmod(0o000)
     store.root.chmod(0o777)
-    with as_nobody(open_folder), pytest.raises(
-        PermissionError, match=rf"run abc may not be read \({place}.*ask its owner for chmod -R g\+rX"
+    with (
+        as_nobody(open_folder),
+        pytest.raises(PermissionError, match=rf"run abc may not be read \({place}.*ask its owner for chmod -R g\+rX"),
     ):
         store.find("abc")
     (place / name).chmod(0o755)
