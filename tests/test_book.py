@@ -158,9 +158,12 @@ def test_a_fault_of_the_method_is_no_such_sample(mutant, rerun, tmp_path):
     environment = os.environ | {"FTLIB_STORE": str(tmp_path / "store"), "PYTHONPATH": path}
     (tmp_path / "results").symlink_to(rerun.parent)  # the mutant's own go beside those of the rerun
     for chapter, ids in chapters.items():
-        notebook = rerun.parents[1] / f"{chapter}.ipynb"
-        command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", str(tmp_path), str(notebook)]
-        command += [os.devnull, "-p", "profile", "mutant"]
+        notebook = nbformat.read(rerun.parents[1] / f"{chapter}.ipynb", as_version=4)
+        (given,) = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+        given.source += '\nprofile = "mutant"'
+        nbformat.write(notebook, tmp_path / "mutant.ipynb")
+        command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", str(tmp_path)]
+        command += [str(tmp_path / "mutant.ipynb"), os.devnull]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         fresh = claims_of(rerun.parent / "mutant" / f"{chapter}.json")
         assert [id for id in ids if not differs(claims_of(BOOK / f"results/ci/{chapter}.json")[id], fresh[id])] == []
