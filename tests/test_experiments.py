@@ -20,7 +20,7 @@ from PIL import Image
 
 from ftlib import benchmarks, core, experiments, models, training
 from ftlib import store as store_module
-from ftlib.benchmarks import glyphs
+from ftlib.benchmarks import drawing, glyphs
 from ftlib.experiments import Experiment, grid, run
 from ftlib.store import Store
 from ftlib.training import Recipe
@@ -154,7 +154,8 @@ def test_comments_docstrings_and_layout_do_not_change_the_key(edited):
         (experiments.methods, r"torch\.tensor\(task\.split\.seen\)", "train.labels"),
         (experiments._task, r"split_classes", "split_images"),
         (benchmarks, r"OF_TARGET = ", "OF_TARGETS = "),
-        (glyphs, r"SIZE = 32", "SIZE = 33"),
+        (drawing, r"SIZE = 32", "SIZE = 33"),
+        (glyphs, r"BATCH = 256", "BATCH = 255"),
         (core, r"__len__", "__size__"),
     ],
 )
