@@ -9,14 +9,13 @@ A domain is decoded once, in parallel, into one array that is kept in the cache 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
 import unicodedata
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from tqdm import tqdm
 
 from ftlib import core
 from ftlib.core import Domain, ImageSet, find_data, fingerprints, seeded, split_images, whole
-from ftlib.store import code_hash
+from ftlib.store import code_hash, write_atomic
 
 SIZE = 128  # pixels, height and width of an image
 SYSTEM = ("__MACOSX", "@eaDir", "lost+found")  # folders that computers make; hidden ones are left out as well
@@ -414,16 +413,12 @@ def _cache() -> Path:
 def _keep(contents: Mapping[Path, Any]) -> None:
     """Write files whole or not at all, in this order; go on without them if they cannot be written."""
     for path, content in contents.items():
-        beside = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")  # a killed process leaves nothing half-written
+        if isinstance(content, np.ndarray):
+            np.save(buffer := io.BytesIO(), content)
+            content = buffer.getvalue()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "wb") as file:
-                np.save(file, content) if isinstance(content, np.ndarray) else file.write(content)
-            os.replace(beside, path)
+            write_atomic(path, content)
         except OSError as error:
             why = f"the image cache {path.parent} could not be written ({error})"
             warnings.warn(f"{why}: images are decoded again each time; point FTLIB_CACHE elsewhere", stacklevel=2)
             return
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)

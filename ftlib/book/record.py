@@ -10,6 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlib import __version__
 from ftlib.book.claims import Claim, check
 from ftlib.store import versions, write_atomic
 
@@ -115,7 +116,7 @@ def _provenance(runs: Iterable[Any]) -> dict[str, Any]:
         "device": sorted({str(log["device"]) for log in logs.values()}),
         "seconds": sum(log["seconds"] for log in logs.values()),
         "runs": sorted(logs),
-        "versions": versions("torch", "timm", "numpy", "matplotlib"),
+        "versions": {"ftlib": __version__} | versions("torch", "timm", "numpy", "matplotlib"),
     }
 
 
