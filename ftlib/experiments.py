@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -92,7 +93,7 @@ class Experiment:
     @cached_property
     def key(self) -> str:
         """Names the Run: a hash of the spec, of what its names stand for and of the code that its result depends on."""
-        own = inspect.getmodule(METHODS[self.method])
+        own = sys.modules[METHODS[self.method].__module__]
         images = benchmarks.modules_of(self.benchmark)
         code = code_hash((core, checkpoints, models, training, methods, own, benchmarks, *images, _task, _start))
         asked = json.dumps([self.spec, self.content], sort_keys=True)
@@ -192,7 +193,7 @@ def sweep(experiments: Mapping[Key, Experiment], **how: Any) -> dict[Key, Run]: 
 def sweep(experiments: Mapping[Key, Mapping[Any, Experiment]], **how: Any) -> dict[Key, dict[Any, Run]]: ...
 @overload
 def sweep(experiments: Iterable[Experiment], **how: Any) -> list[Run]: ...
-def sweep(
+def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spelled out here alone
     experiments: Any,
     *,
     store: Store | None = None,

@@ -149,7 +149,7 @@ class Cluster(AbstractContextManager):
             ) from error
         if scheduler.endswith(".json") and not Path(scheduler).exists():
             raise FileNotFoundError(f"no scheduler file {scheduler}: dask scheduler --scheduler-file {scheduler}")
-        where = {"scheduler_file" if scheduler.endswith(".json") else "address": scheduler}
+        where: dict[str, Any] = {"scheduler_file" if scheduler.endswith(".json") else "address": scheduler}
         try:
             self.client = Client(**where, set_as_default=False, name="ftlib-sweep")
         except (OSError, TimeoutError) as error:
