@@ -27,8 +27,10 @@ def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None)
         for name, e in zip(("pre-trained", "fine-tuned", "AdaBN"), (before, after, *control), strict=False):
             interval(ax, e, y, COLOURS[name], "D" if name == "AdaBN" else "o", size=7)
             if y == 0:
-                side = ("top", 0.28) if name == "AdaBN" else ("bottom", -0.32)
-                ax.text(100 * e.mean, y + side[1], name, color=COLOURS[name], ha="center", va=side[0], fontsize=9)
+                va, off = ("top", 0.28) if name == "AdaBN" else ("bottom", -0.32)
+                left = (name == "pre-trained") == (before.mean <= after.mean)  # the two may lie close together
+                ha = "center" if name == "AdaBN" else "right" if left else "left"
+                ax.text(100 * e.mean, y + off, name, color=COLOURS[name], ha=ha, va=va, fontsize=9)
     ax.set_yticks(range(len(rows)), rows)
     ax.set(ylim=(len(rows) - 0.5, -0.75), xlabel="accuracy (%)")
     ax.grid(axis="y", visible=False)
@@ -73,7 +75,9 @@ def seen_unseen(
         star = "*" if name.endswith("γ*") else "o"
         ax.plot(100 * sy, 100 * uy, star, ms=13 if star == "*" else 8, color=colour_of(name), mec="white", zorder=5)
         dy, va = (-3, "top") if uy > 0.08 else (4, "bottom")  # not on the axis
-        ax.annotate(name, (100 * sy, 100 * uy), (-9, dy), textcoords="offset points", ha="right", va=va, fontsize=9)
+        ground = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}  # a curve may pass behind
+        offset = {"xytext": (-9, dy), "textcoords": "offset points", "ha": "right", "va": va}
+        ax.annotate(name, (100 * sy, 100 * uy), fontsize=9, bbox=ground, **offset)
     ax.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
     ax.set(xlabel="seen accuracy $Acc_{S/Y}$ (%)", ylabel="absent accuracy $Acc_{U/Y}$ (%)")
     return ax
