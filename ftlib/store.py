@@ -181,7 +181,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
         raise OSError(
             error.errno,
-            f"cannot write {path} ({error.strerror}): free some space or name another folder; what was "
+            f"cannot write {path} ({error.strerror or error}): free some space or name another folder; what was "
             "there before is untouched",
         ) from error
 

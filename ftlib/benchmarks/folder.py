@@ -121,7 +121,7 @@ def report(name: str, size: int = SIZE) -> dict[str, tuple[int, list[str]]]:
     """What takes no part in a domain: for every reason, how many files or folders, and the names of up to ten."""
     listed = listing(name)
     try:
-        left = _left(listed) | json.loads(_kept(listed, size).read_text())["left"]
+        left = _left(listed) | json.loads(_kept(listed, size).read_text(encoding="utf-8"))["left"]
     except (OSError, ValueError, KeyError):  # not decoded yet
         left = decoded(listed, size)[-1]
     return {why: (len(names), names[:10]) for why, names in left.items()}
