@@ -25,6 +25,8 @@ def read_plan(book, profile, only=None, overrides=()):
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
         raise BookError(f"there is no profile {profile!r} in {path.parent}; there are {known}")
     spec = read_yaml(path.read_text(encoding="utf-8"), path) or {}
+    if not isinstance(spec, dict):
+        raise BookError(f"{path} is {spec!r}; write NAME: VALUE lines")
     defaults = {p.stem: read_defaults(p) for p in sorted(book.glob("[0-9][0-9]-*.md"))}
     if unknown := set(spec) - {"publish", "chapters", "parameters", *defaults}:
         keys = ", ".join(["publish", "chapters", "parameters", *defaults])

@@ -195,6 +195,7 @@ def softmax_step(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Mean features [C, D] of each class; nan where a class has no image."""
+    labels = check_labels(labels, features, range(num_classes), f"the classes 0 to {num_classes - 1}")
     sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, features.double())
     return sums / torch.bincount(labels, minlength=num_classes)[:, None]
@@ -273,6 +274,8 @@ def principal_plane(points: Tensor) -> Plane:
     """The first two principal components of points [K, D], each axis with its largest entry positive."""
     from sklearn.decomposition import PCA
 
+    if points.ndim != 2 or min(points.shape) < 2:
+        raise ValueError(f"points {list(points.shape)}: a plane needs at least two points [K, D] of two dimensions")
     pca = PCA(2, svd_solver="full").fit(points.double().numpy())
     axes = torch.from_numpy(pca.components_)
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))

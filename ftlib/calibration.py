@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_logits, check_outputs
+from ftlib.checks import Array, as_tensor, check_finite, check_gamma, check_labels, check_logits, check_outputs, kind_of
 from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.metrics import seen_unseen_curve, split_accuracies, strongest_rival
 
@@ -155,7 +155,9 @@ def prior_gamma(labels: Array, split: ClassSplit) -> Gamma:
 
     Logit adjustment (Menon et al., ICLR 2021) as one number, if each class of Y is counted with one image more.
     """
-    check_labels(labels, torch.as_tensor(labels), split.seen, SEEN_ONLY)
+    labels = as_tensor(labels, "labels", "integers [N]")
+    if not len(check_labels(labels, labels, split.seen, SEEN_ONLY)):
+        raise ValueError("0 labels: expected those of the fine-tuning images, at least one")
     return Gamma(math.log(len(labels) / len(split.seen) + 1), split)
 
 
@@ -315,6 +317,8 @@ def apply(logits: AnyArray, gamma: float, absent: Iterable[int]) -> AnyArray:
     >>> apply(np.zeros((1, 4)), 1.5, [1, 3]).tolist(), apply(np.zeros((1, 2)), 1.5, [False, True]).tolist()
     ([[0.0, 1.5, 0.0, 1.5]], [[0.0, 1.5]])
     """
+    if not isinstance(logits, Tensor | np.ndarray) or not as_tensor(logits, "logits", "floating").is_floating_point():
+        raise ValueError(f"logits are {kind_of(logits)}, expected a floating array or tensor [..., C]")
     columns = _columns(absent, logits.shape[-1])
     gamma = check_gamma(gamma, columns)
     calibrated: Any = logits.clone() if isinstance(logits, Tensor) else logits.copy()
@@ -355,6 +359,8 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     """
     if not math.isfinite(value := check_gamma(gamma)):
         raise ValueError(f"γ is {value}: only a finite γ can be folded into a checkpoint")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}, expected a Module: load a state dict into one first")
     try:
         layers = head_layers(model)
     except TypeError as error:
@@ -433,10 +439,9 @@ def _share(share: float, name: str, of: str) -> float:
 
 
 def _check(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
-    first, *others = split.seen
-    if not others:
-        raise ValueError(f"class {first} is the only seen class: γ is found by comparing it with others")
     logits, labels = check_outputs(logits, labels, split)
+    if len(split.seen) == 1:
+        raise ValueError(f"class {split.seen[0]} is the only seen class: γ is found by comparing it with others")
     check_labels(labels, logits, split.seen, SEEN_ONLY)
     check_finite(logits, "logits", split.classes)
     return logits, labels

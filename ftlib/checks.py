@@ -24,19 +24,39 @@ def check_outputs(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tens
 def check_logits(logits: Array, split: ClassSplit) -> Tensor:
     """Logits [N, C] that have a column for every class of the split."""
     logits = check_matrix(logits, "logits")
+    if not isinstance(split, ClassSplit):
+        raise TypeError(f"the split is {split!r}, expected ClassSplit(seen, absent)")
     if (largest := split.classes[-1]) >= logits.shape[1]:
         raise ValueError(f"the split names class {largest}, but the logits have only {logits.shape[1]} columns")
     return logits
 
 
 def check_matrix(array: Array, name: str) -> Tensor:
-    """A floating tensor [N, D], not empty, without gradient; NumPy arrays are shared, not copied."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
-        tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
+    """A floating tensor [N, D], not empty, as `as_tensor` gives it."""
+    tensor = as_tensor(array, name, expected := "floating [N, D], not empty")
     if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
-        raise ValueError(f"{name} are {tensor.dtype} {list(tensor.shape)}, expected floating [N, D], not empty")
+        raise ValueError(f"{name} are {kind_of(tensor)}, expected {expected}")
     return tensor
+
+
+def as_tensor(array: Array, name: str, expected: str) -> Tensor:
+    """A tensor without gradient; NumPy arrays are shared, not copied, unless they run backwards."""
+    if isinstance(array, Tensor):
+        return array.detach()
+    try:
+        values = np.asarray(array)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+            return torch.from_numpy(values if min(values.strides, default=0) >= 0 else values.copy())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are {kind_of(array)}, expected {expected}") from error
+
+
+def kind_of(array: object) -> str:
+    """Type and shape, for a message."""
+    if isinstance(array, Tensor | np.ndarray):
+        return f"{array.dtype} {list(array.shape)}"
+    return f"a {type(array).__name__}"
 
 
 def check_finite(matrix: Tensor, name: str, columns: Sequence[int] | None = None) -> None:
@@ -63,10 +83,10 @@ def check_finite(matrix: Tensor, name: str, columns: Sequence[int] | None = None
 
 def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str) -> Tensor:
     """int64 labels [N] on the device of the matrix that they belong to; ValueError names labels not allowed."""
-    labels = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    labels = as_tensor(labels, "labels", expected := f"integers [{len(of)}]")
     integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not integers or labels.shape != of.shape[:1]:
-        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}, expected integers [{len(of)}]")
+        raise ValueError(f"labels are {kind_of(labels)}, expected {expected}")
     labels = labels.to(of.device, torch.int64)
     ids = torch.tensor(list(allowed), device=of.device)
     size = int(ids.max()) + 1

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -64,6 +64,11 @@ class Experiment:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method
 
     def __post_init__(self) -> None:
+        kinds = {"str": str, "int": int, "Recipe": Recipe, "Mapping[str, Any]": Mapping}
+        for part in fields(self):
+            if not isinstance(value := getattr(self, part.name), kinds[str(part.type)]):
+                raise TypeError(f"Experiment.{part.name} is {value!r}, expected {part.type}")
+        core.whole("seed", self.seed, 0)
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
         if self.method in ("pretrain", "pretrained", "adabn"):  # no other recipe takes part
@@ -149,7 +154,7 @@ def run(experiment: Experiment, *, store: Store | None = None, device: str | Non
         Default: CUDA if there is a GPU, else the CPU.
     """
     store = store or Store()
-    path = store.find(experiment.key)
+    path = store.find(_checked(experiment).key)
     if path is None:
         with store.lock(experiment.key):
             path = store.find(experiment.key) or _compute(experiment, store, device)
@@ -170,6 +175,9 @@ def grid(
     ``recipe`` and ``pretraining`` are a Recipe's values as far as they differ from its defaults; ``common`` goes to
     Experiment.
     """
+    for name, values in (("benchmarks", benchmarks), ("seeds", seeds)):
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} is {values!r}, expected a list of such")
     experiments = {}
     for benchmark in benchmarks:
         for seed in seeds:
@@ -225,6 +233,8 @@ def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spell
     ConnectionError, ImportError
         No scheduler answers, or no longer; Dask is not installed.
     """
+    if isinstance(experiments, Experiment):
+        raise TypeError(f"sweep takes a list or a mapping of Experiments: {experiments.method!r} is one, for run")
     if not isinstance(experiments, Mapping):
         numbered = dict(enumerate(experiments))
         return list(sweep(numbered, store=store, jobs=jobs, device=device, scheduler=scheduler).values())
@@ -233,12 +243,24 @@ def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spell
         runs = sweep(flat, store=store, jobs=jobs, device=device, scheduler=scheduler)
         return {name: {key: runs[name, key] for key in of} for name, of in experiments.items()}
     how = {"store": store, "jobs": jobs, "device": device, "scheduler": scheduler}
-    paths = sweeps.complete(experiments.values(), run, **how)
+    paths = sweeps.complete(map(_checked, experiments.values()), run, **how)
     return {name: Run(paths[e.key]) for name, e in experiments.items()}
+
+
+def _checked(experiment: Any) -> Experiment:
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"{experiment!r} is no Experiment: expected Experiment(benchmark, backbone, method, …)")
+    return experiment
 
 
 def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f"device={device!r} is not here: expected cpu, or cuda or cuda:N where there is a GPU"
+        ) from None
     parents = [run(parent, store=store, device=device).build() for parent in experiment.parents]
     start = time.perf_counter()  # the parents' own time is in their own logs
     task = _task(experiment)

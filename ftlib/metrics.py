@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_matrix, check_outputs
-from ftlib.core import ClassSplit
+from ftlib.core import ClassSplit, whole
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def split_accuracies(
     >>> split_accuracies(logits, labels, ClassSplit(seen=[0, 1], absent=[2]), gamma=1.5)  # margins 3, 1, 1
     Accuracies(yy=0.6666666666666666, sy=0.5, uy=1.0, ss=0.5, uu=1.0)
     """
-    gamma = check_gamma(gamma, split.absent)
     best = best_of_sides(logits, labels, split)
+    gamma = check_gamma(gamma, split.absent)
     right = best.hit & ((gamma > best.margin) == best.absent)
     seen, absent = ~best.absent, best.absent
     average = _class_average if per_class else _sample_average
@@ -166,7 +166,7 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     n_seen = len(best.absent) - n_absent
     for n, side in ((n_seen, "seen"), (n_absent, "absent")):
         if n == 0:
-            raise ValueError(f"no sample of a {side} class: the curve needs test samples of both sides")
+            raise ValueError(f"no sample of the {side} classes: the curve needs test samples of both sides")
     sides = [best.margin[best.hit & side] for side in (~best.absent, best.absent)]
     edges, lost, won = merge_steps(*sides)
     seen_right, absent_right = len(sides[0]) - lost, won
@@ -203,6 +203,7 @@ def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_
     """
     features = check_matrix(features, "features")
     train = check_matrix(train_features, "training features").to(features.device)
+    whole("num_classes", num_classes, 1)
     check_finite(features, "features")
     check_finite(train, "training features")
     if train.shape[1] != features.shape[1]:
@@ -248,11 +249,11 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
     """
     logits, labels = check_outputs(logits, labels, split)
     device, columns = logits.device, list(split.classes)
-    whole = len(columns) == logits.shape[1]
+    all_columns = len(columns) == logits.shape[1]
     absent_column = torch.isin(torch.tensor(columns, device=device), torch.tensor(split.absent, device=device))
     place = torch.zeros(logits.shape[1], dtype=torch.int64, device=device)
     place[columns] = torch.arange(len(columns), device=device)
-    place = labels if whole else place[labels]
+    place = labels if all_columns else place[labels]
     is_absent = absent_column[place]
     no_absent = torch.zeros(len(columns), dtype=logits.dtype, device=device).masked_fill(absent_column, -torch.inf)
     no_seen = torch.zeros_like(no_absent).masked_fill(~absent_column, -torch.inf)
@@ -267,7 +268,7 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
     def reduce(start: int) -> None:
         nonlocal finite
         rows = slice(start, start + step)
-        block = logits[rows] if whole else logits[rows][:, columns]
+        block = logits[rows] if all_columns else logits[rows][:, columns]
         label, absent_row = place[rows, None], is_absent[rows]
         own = block.gather(1, label)[:, 0]
         kept = torch.add(block, no_absent).scatter_(1, label, -torch.inf)
@@ -282,7 +283,7 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
             finite = False
 
     _for_each(reduce, range(0, len(logits), step))
-    if not (finite and whole):
+    if not (finite and all_columns):
         check_finite(logits, "logits", columns)
     margin[is_absent] *= -1
     if len(rows := tied.nonzero()[:, 0]):

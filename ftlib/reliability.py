@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from ftlib.checks import Array, check_finite, check_outputs
-from ftlib.core import ClassSplit
+from ftlib.core import ClassSplit, whole
 
 BOUND = 5.0  # temperatures from exp(−5) to exp(5) are searched
 
@@ -36,18 +36,14 @@ def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, 
     >>> round(expected_calibration_error(logits, np.array([0, 1]), ClassSplit(seen=[0], absent=[1])), 9)
     0.25
     """
-    if bins < 1:
-        raise ValueError(f"bins={bins}: expected at least 1")
-    confidence, right = _confidence(logits, labels, split)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    confidence, right, place = _binned(logits, labels, split, bins)
     distance = np.abs(np.bincount(place, right - confidence, bins))
     return float(distance.sum() / len(right))
 
 
 def reliability_curve(logits: Array, labels: Array, split: ClassSplit, bins: int = 10) -> np.ndarray:
     """float64 [K, 3], a row a bin that is not empty: mean confidence, accuracy, share of the samples."""
-    confidence, right = _confidence(logits, labels, split)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    confidence, right, place = _binned(logits, labels, split, bins)
     n = np.bincount(place, minlength=bins)
     rows = np.stack([np.bincount(place, confidence, bins), np.bincount(place, right, bins), n * n / len(right)], 1)
     return rows[n > 0] / n[n > 0, None]
@@ -76,10 +72,12 @@ def fit_temperature(logits: Array, labels: Array, split: ClassSplit) -> float:
     return float(np.exp(best))
 
 
-def _confidence(logits: Array, labels: Array, split: ClassSplit) -> tuple[np.ndarray, np.ndarray]:
+def _binned(logits: Array, labels: Array, split: ClassSplit, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every sample the confidence, whether it is right, and its bin."""
     logits, labels, columns = _inside(logits, labels, split)
     confidence, guess = logits[:, columns].softmax(1).max(1)
-    return confidence.cpu().numpy(), (guess == labels).double().cpu().numpy()
+    confidence, right = confidence.cpu().numpy(), (guess == labels).double().cpu().numpy()
+    return confidence, right, np.minimum((confidence * whole("bins", bins, 1)).astype(int), bins - 1)
 
 
 def _inside(logits: Array, labels: Array, split: ClassSplit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

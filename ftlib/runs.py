@@ -29,28 +29,28 @@ class Run:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The experiment in plain values: benchmark, backbone, method, recipe, seed and the rest of what was asked."""
-        return json.loads((self.path / "spec.json").read_text(encoding="utf-8"))
+        return json.loads(self._file("spec.json").read_text(encoding="utf-8"))
 
     @cached_property
     def log(self) -> dict[str, Any]:
         """device, threads, versions, seconds, images_per_second, content (digests of images and a checkpoint)."""
-        return json.loads((self.path / "log.json").read_text(encoding="utf-8"))
+        return json.loads(self._file("log.json").read_text(encoding="utf-8"))
 
     @cached_property
     def split(self) -> ClassSplit:
         """The classes that training saw and those it did not; for a fold of PCV the pseudo-seen and pseudo-absent."""
-        sides = self._group("split")
+        sides = self._needed("split")
         return ClassSplit(sides["seen"].tolist(), sides["absent"].tolist())
 
     @cached_property
     def test(self) -> Outputs:
         """On the target's test images, all classes."""
-        return Outputs(**self._group("test"))
+        return Outputs(**self._needed("test"))
 
     @cached_property
     def train(self) -> Outputs:
         """On the target's training images, all classes: for diagnostics such as NCM. A method takes `seen_train`."""
-        return Outputs(**self._group("train"))
+        return Outputs(**self._needed("train"))
 
     @cached_property
     def seen_train(self) -> Outputs:
@@ -72,7 +72,7 @@ class Run:
     @cached_property
     def before(self) -> Outputs:
         """A fold of PCV: the pre-trained model on the images that were held out of it."""
-        return Outputs(**self._group("before"))
+        return Outputs(**self._needed("before"))
 
     @cached_property
     def history(self) -> dict[str, Tensor]:
@@ -113,7 +113,20 @@ class Run:
     def _held_out(self) -> Tensor:
         return self._group("split").get("held_out", torch.empty(0, dtype=torch.int64))
 
+    def _needed(self, prefix: str) -> dict[str, Tensor]:
+        """ValueError if this is a run of a method that keeps no such arrays."""
+        if not (found := self._group(prefix)):
+            has = ", ".join(sorted({name.partition("/")[0] for name in self._group("")})) or "no arrays"
+            raise ValueError(f"a run of {self.spec['method']!r} keeps no {prefix!r}: it has {has}")
+        return found
+
+    def _file(self, name: str) -> Path:
+        if not (path := Path(self.path, name)).exists():
+            raise FileNotFoundError(f"no run in {self.path}: expected a folder of a store, which holds {name}")
+        return path
+
     def _group(self, prefix: str) -> dict[str, Tensor]:
-        with safe_open(self.path / "arrays.safetensors", "pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix + "/")]  # noqa: SIM118
-            return {name.removeprefix(prefix + "/"): file.get_tensor(name) for name in names}
+        prefix = prefix and f"{prefix}/"
+        with safe_open(self._file("arrays.safetensors"), "pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}

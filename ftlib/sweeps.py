@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from ftlib import pools
+from ftlib.core import whole
 from ftlib.store import Store
 
 PATIENCE = (0.0, 0.1, 0.4, 1.5, 5.0, 15.0)  # seconds between looks for a run that another machine has written
@@ -68,10 +69,10 @@ def complete(
     store, jobs, device, scheduler
         As for `ftlib.experiments.sweep`, which also says what is raised.
     """
+    if jobs is not None:
+        whole("jobs", jobs, 1)
     if scheduler and jobs:
         raise ValueError(f"jobs={jobs} are processes here, scheduler={scheduler!r} has workers elsewhere: give one")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}, expected 1 or more")
     store = store or Store()
     scheduler = scheduler or (None if jobs else os.environ.get("FTLIB_SCHEDULER"))
     by_key = {job.key: job for job in wanted}

@@ -364,7 +364,7 @@ def test_sums_that_overflow_are_no_infinite_logits():
 
 @pytest.mark.parametrize(("labels", "side"), [([0, 1], "absent"), ([2, 3], "seen")])
 def test_a_curve_needs_samples_of_both_sides(labels, side):
-    with pytest.raises(ValueError, match=f"no sample of a {side} class"):
+    with pytest.raises(ValueError, match=f"no sample of the {side} classes"):
         seen_unseen_curve(GOOD[:2], np.array(labels), SPLIT)
 
 

@@ -117,7 +117,7 @@ def test_a_store_that_cannot_be_written_is_named_before_anything_is_trained(tmp_
     ("options", "message"),
     [
         ({"jobs": 2, "scheduler": "tcp://127.0.0.1:8786"}, "jobs=2 are processes here.*give one"),
-        ({"jobs": 0}, "jobs is 0, expected 1 or more"),
+        ({"jobs": 0}, "jobs=0: expected an integer >= 1"),
     ],
 )
 def test_options_that_clash_are_refused(options, message):

@@ -165,6 +165,8 @@ def long_tail(labels: np.ndarray, classes: Sequence[int], tail: float) -> np.nda
 
     In between the number falls geometrically; two images are left at least, and other classes keep theirs.
     """
+    if not tail >= 1:
+        raise ValueError(f"tail={tail}: expected 1 or more, how many times fewer images the last class keeps")
     keep = np.ones(len(labels), bool)
     for rank, c in enumerate(classes):
         own = np.flatnonzero(labels == c)
@@ -175,6 +177,8 @@ def long_tail(labels: np.ndarray, classes: Sequence[int], tail: float) -> np.nda
 
 def thinned(outputs: Outputs, split: ClassSplit, share: float) -> Outputs:
     """All outputs on images of seen classes, and as many of absent ones, evenly taken, as make up the share."""
+    if not 0 < share < 1:
+        raise ValueError(f"share={share}: expected a share of absent images, above 0 and below 1")
     absent = torch.isin(outputs.labels, torch.tensor(split.absent))
     places, seen = absent.nonzero()[:, 0], int((~absent).sum())
     number = min(max(round(share / (1 - share) * seen), 1), len(places))

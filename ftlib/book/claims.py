@@ -133,9 +133,12 @@ def check(
         No effects, a repeated label, an effect that is not finite, a label without a group, or bounds that clash.
     """
     pairs = list(effects.items() if isinstance(effects, Mapping) else effects)
-    if groups is None and pairs and all(isinstance(label, tuple) for label, _ in pairs):
-        groups = [f"seed {seed}" for (_, seed), _ in pairs]
-    pairs = [("{}, seed {}".format(*k) if isinstance(k, tuple) else str(k), float(v)) for k, v in pairs]
+    try:
+        if groups is None and pairs and all(isinstance(label, tuple) for label, _ in pairs):
+            groups = [f"seed {seed}" for (_, seed), _ in pairs]
+        pairs = [("{}, seed {}".format(*k) if isinstance(k, tuple) else str(k), float(v)) for k, v in pairs]
+    except (TypeError, ValueError, IndexError):
+        raise ValueError(f"claim {id!r} has effects {pairs}: expected a number under each label") from None
     labels = [label for label, _ in pairs]
     if not pairs:
         raise ValueError(f"claim {id!r} has no effects: give one for each repetition")
@@ -143,6 +146,8 @@ def check(
         raise ValueError(f"claim {id!r} repeats the labels {repeated}: one effect for each repetition")
     if unfit := {label: value for label, value in pairs if not math.isfinite(value)}:
         raise ValueError(f"claim {id!r} has effects that are not finite: {unfit}")
+    if not math.isfinite(at_least):
+        raise ValueError(f"claim {id!r}: at_least={at_least}, expected a finite bound")
     if within is not None and (at_least != 0 or not within > 0):
         raise ValueError(f"claim {id!r}: within={within} must be positive and excludes at_least={at_least}")
 

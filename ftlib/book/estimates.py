@@ -60,7 +60,11 @@ def estimate(values: Iterable[float]) -> Estimate:
     ValueError
         No values, or one that is not finite.
     """
-    sample = np.array([float(v) for v in values])
+    values = list(values)
+    try:
+        sample = np.array([float(v) for v in values])
+    except (TypeError, ValueError):
+        raise ValueError(f"values {values}: expected numbers, one for each independent repetition") from None
     if len(sample) == 0 or not np.isfinite(sample).all():
         raise ValueError(f"values {sample.tolist()}: an estimate needs at least one, all finite")
     n, mean = len(sample), float(sample.mean())

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftlib.calibration import Gamma, drawn_rivals
-from ftlib.checks import Array, check_matrix
+from ftlib.checks import Array, as_tensor, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 
@@ -39,6 +39,8 @@ def align_norms(features: Array, weight: Array, bias: Array | None, split: Class
     """
     features = check_matrix(features, "features").double().cpu().numpy()
     weight = check_matrix(weight, "weight").double().cpu().numpy()
+    if (last := split.classes[-1]) >= len(weight):
+        raise ValueError(f"the split names class {last}, but the head has only {len(weight)} rows")
     norms = np.linalg.norm(weight, axis=1)
     factor = np.ones(len(weight))
     factor[list(split.absent)] = norms[list(split.seen)].mean() / norms[list(split.absent)].mean()
@@ -55,8 +57,10 @@ def adjust_for_prior(logits: Array, train_labels: Array, split: ClassSplit) -> n
     images a seen class it is one γ for all of U, `ftlib.calibration.prior_gamma`: log(n + 1), which depends on nothing
     that the model learnt.
     """
-    adjusted = check_matrix(logits, "logits").double().cpu().numpy().copy()
-    count = np.bincount(np.asarray(train_labels), minlength=adjusted.shape[1])[list(split.classes)] + 1
+    adjusted = check_logits(logits, split).double().cpu().numpy().copy()
+    labels = as_tensor(train_labels, "labels", "integers [N]")
+    labels = check_labels(labels, labels, split.classes, "the split's classes Y = S ∪ U").cpu().numpy()
+    count = np.bincount(labels, minlength=adjusted.shape[1])[list(split.classes)] + 1
     adjusted[:, list(split.classes)] -= np.log(count / count.sum())
     return adjusted
 
@@ -96,7 +100,7 @@ def best_scale(logits: Array, labels: Array, split: ClassSplit, scales: Sequence
         gamma = curve.best_gamma()
         found.append((curve.at(gamma).yy, ScaleShift(scale, Gamma(gamma, split))))
     if not found:
-        raise ValueError("no scales to choose from")
+        raise ValueError("there are no scales to choose from: give at least one")
     best = max(found, key=lambda pair: pair[0])[1]  # the first of equal ones
     if len(found) > 1 and best.scale in (min(scales), max(scales)):
         warnings.warn(f"the best scale, {best.scale:.3g}, is at the end of those tried: try further ones", stacklevel=2)
@@ -105,6 +109,6 @@ def best_scale(logits: Array, labels: Array, split: ClassSplit, scales: Sequence
 
 def rescale(logits: Array, scale: float, split: ClassSplit) -> np.ndarray:
     """Logits with the absent ones multiplied by ``scale``, before any γ."""
-    scaled = check_matrix(logits, "logits").double().cpu().numpy().copy()
+    scaled = check_logits(logits, split).double().cpu().numpy().copy()
     scaled[:, list(split.absent)] *= scale
     return scaled
