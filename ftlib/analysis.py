@@ -40,6 +40,8 @@ def trajectory(history: Mapping[str, Tensor], labels: Tensor, split: ClassSplit)
         ``SIDE_other_seen`` and ``SIDE_other_absent``: the true class and the largest other seen and absent one.
         nan where a side has but one class and so no other. (Figures 6b and 12 of Mai et al., 2024.)
     """
+    if lacking := [name for name in ("epoch", "logits", "weight") if name not in history]:
+        raise ValueError(f"the history has no {', '.join(lacking)}: train with Recipe.evaluations of 1 or more")
     points = []
     for logits, weight in zip(history["logits"], history["weight"], strict=True):
         accuracies = split_accuracies(logits, labels, split)

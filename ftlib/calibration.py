@@ -143,8 +143,8 @@ def absent_share(logits: Array, split: ClassSplit, share: float | None = None) -
     share : float, optional
         Of absent images among them, |U| / |Y| if not given. γ is wrong as far as the share is.
     """
-    share = len(split.absent) / len(split.classes) if share is None else _share(share, "share", "images")
     logits = check_logits(logits, split)
+    share = len(split.absent) / len(split.classes) if share is None else _share(share, "share", "images")
     check_finite(logits, "logits", split.classes)
     seen, absent = (logits[:, list(side)].amax(1).double() for side in (split.seen, split.absent))
     return Gamma(float(np.quantile((seen - absent).cpu().numpy(), share)), split)

@@ -68,6 +68,8 @@ class Experiment:
         for part in fields(self):
             if not isinstance(value := getattr(self, part.name), kinds[str(part.type)]):
                 raise TypeError(f"Experiment.{part.name} is {value!r}, expected {part.type}")
+            if isinstance(value, Mapping) and (odd := [v for v in value.values() if not _is_plain(v)]):
+                raise TypeError(f"Experiment.{part.name} holds {odd[0]!r}: expected plain values, as JSON has them")
         core.whole("seed", self.seed, 0)
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
@@ -247,7 +249,14 @@ def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spell
     return {name: Run(paths[e.key]) for name, e in experiments.items()}
 
 
-def _checked(experiment: Any) -> Experiment:
+def _is_plain(value: Any) -> bool:
+    try:
+        return bool(json.dumps(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _checked(experiment: Any) -> Any:
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{experiment!r} is no Experiment: expected Experiment(benchmark, backbone, method, …)")
     return experiment

@@ -79,6 +79,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(("call", "error", "says"), CASES)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_bad_input_is_answered_by_a_sentence(call, error, says):
     message = message_of(call, error)
     for part in says:
@@ -354,6 +355,23 @@ bad("sweep-jobs-text", lambda _: sweep([], jobs="all"), V, "jobs='all'", "an int
 bad("sweep-jobs-half", lambda _: sweep([], jobs=1.5), V, "jobs=1.5", "an integer >= 1")
 bad("sweep-two-places", lambda _: sweep([], jobs=2, scheduler="tcp://a:1"), V, "jobs=2", "tcp://a:1", "give one")
 bad("sweep-scheduler", lambda _: sweep([Experiment(PAIR)], scheduler="s.json"), FileNotFoundError, "s.json", "dask")
+bad(
+    "experiment-data-array", lambda _: Experiment(PAIR, data={"seen": np.arange(2)}), T, "array([0, 1])", "plain values"
+)
+bad(
+    "experiment-option-scalar",
+    lambda _: Experiment(PAIR, options={"holdout": np.float32(0.5)}),
+    T,
+    "0.5",
+    "plain values",
+)
+bad("experiment-checkpoint-path", lambda _: Experiment(PAIR, checkpoint=Path("x.pth")), T, "Path('x.pth')", "str")
+bad("experiment-head-none", lambda _: Experiment(PAIR, head=None), T, "head is None", "str")
+bad("recipe-numpy", lambda _: Recipe(epochs=np.int64(3)), T, "Recipe.epochs", "int64", "expected int")
+bad("grid-seed-float", lambda _: grid([PAIR], [0.0], "finetune"), T, "seed is 0.0", "int")
+bad("grid-benchmarks-none", lambda _: grid(None, [0], "finetune"), T, "benchmarks is None", "list")
+bad("sweep-mapping", lambda _: sweep({"a": PAIR}, jobs=1), T, f"'{PAIR}'", "Experiment")
+bad("sweep-pairs", lambda _: sweep([("a", Experiment(PAIR).method)], jobs=1), T, "('a', 'finetune')", "Experiment")
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------
 
@@ -514,6 +532,67 @@ bad(
     "/no/where",
     "FTLIB_DATA",
 )
+bad("glyphs-seen-true", lambda _: load(PAIR, seen=True, classes=3, source_per_class=1), V, "seen=True", "from 1 to 2")
+bad("glyphs-case", lambda _: load("glyphs/Print-neon"), V, "'Print-neon'", "print, neon")
+bad("glyphs-space", lambda _: load("glyphs/print - neon"), V, "'print - neon'", "SOURCE-TARGET")
+bad("digits-three", lambda _: load("digits/mnist-scan-mnist"), V, "'mnist-scan-mnist'", "SOURCE-TARGET")
+bad("folder-slash", lambda h: (tree(h, GOOD), load("folder:photos/")), V, "'photos/'", "ROOT/SOURCE-TARGET")
+bad("folder-case", lambda h: (tree(h, GOOD), load("folder:photos/A-b")), V, "'A-b'", "SOURCE-TARGET of a, b")
+bad("folder-pair-as-domain", lambda h: (tree(h, GOOD), load_domain("folder:photos/a-b")), V, "'a-b'", "there are a, b")
+bad(
+    "folder-ambiguous",
+    lambda h: (tree(h, {"a": 0, "b-c": 0, "a-b": 0, "c": 0}), load("folder:photos/a-b-c")),
+    V,
+    "'a-b-c' is ambiguous",
+)
+bad(
+    "folder-dangling",
+    lambda h: (tree(h, {**GOOD, "b/y": 0}), (h / "photos/b/y/1.jpg").symlink_to("gone"), load("folder:photos/a-b")),
+    V,
+    "class y",
+    "links that lead nowhere: 1",
+    "y/1.jpg",
+)
+bad(
+    "folder-annex",
+    lambda h: load(tree(h, {**GOOD, "b/y": 0, "b/y/1.jpg": b"/annex/objects/MD5-s1--9"})),
+    V,
+    "class y",
+    "git-annex pointers",
+    "y/1.jpg",
+)
+bad(
+    "folder-dvc",
+    lambda h: load(tree(h, {**GOOD, "b/y": 0, "b/y/1.jpg.dvc": b"outs:"})),
+    V,
+    "class y",
+    "DVC pointers",
+    "y/1.jpg.dvc",
+)
+bad(
+    "folder-many-damaged",
+    lambda h: load(tree(h, {**GOOD, "b/y": 0, **{f"b/y/{i}.png": b"" for i in range(12)}})),
+    V,
+    "empty files: 12",
+    "and 2 more",
+)
+bad("folder-class-by-number", lambda h: load(tree(h, GOOD), seen=[2]), V, "[2]", "from 0 to 1")
+bad(
+    "folder-fraction-percent",
+    lambda h: load(tree(h, GOOD), train_fraction=70),
+    V,
+    "train_fraction=70",
+    "between 0 and 1",
+)
+bad("folder-size-half", lambda h: load(tree(h, GOOD), size=64.0), V, "size=64.0", "integer")
+bad(
+    "data-is-a-file",
+    lambda h: in_folder("FTLIB_DATA", str(in_a_file(h).root), lambda: find_data("x.pth")),
+    FileNotFoundError,
+    "'x.pth'",
+    "a-file",
+    "FTLIB_DATA",
+)
 
 # --- models and checkpoints -------------------------------------------------------------------------------------------
 
@@ -652,6 +731,9 @@ bad(
     "Sequential",
     "last linear layer",
 )
+bad("classes-text", lambda _: build("test_resnet", "four"), V, "'four'", "integer", open=FROZEN)
+bad("classes-negative", lambda _: build("test_resnet", -1), V, "-1", "integer", open=FROZEN)
+bad("backbone-none", lambda _: build(None, 4), V, "None", "timm", open=FROZEN)
 
 # --- training, and methods before their first step --------------------------------------------------------------------
 
@@ -779,6 +861,19 @@ for value in (0, -1, 2.5, "ten"):
         f"bins={value!r}",
         ">= 1",
     )
+bad("accuracies-complex", lambda _: metrics.split_accuracies(LOGITS + 0j, LABELS, SPLIT), V, "complex128", "floating")
+bad("accuracies-labels-none", lambda _: metrics.split_accuracies(LOGITS, None, SPLIT), V, "NoneType", "integers")
+bad("accuracies-logits-none", lambda _: metrics.split_accuracies(None, LABELS, SPLIT), V, "NoneType", "floating")
+bad(
+    "accuracies-swapped",
+    lambda _: metrics.split_accuracies(LABELS, LOGITS, SPLIT),
+    V,
+    "torch.int64 [4]",
+    "floating [N, D]",
+)
+bad("curve-split", lambda _: metrics.seen_unseen_curve(LOGITS, LABELS, None), T, "None", "ClassSplit")
+bad("ece-split", lambda _: reliability.expected_calibration_error(LOGITS, LABELS, [0, 1]), T, "[0, 1]", "ClassSplit")
+bad("curve-unreached-nan", lambda _: curve().best_gamma(min_uy=NAN), V, "nan", "the highest is 1.0")
 
 # --- γ ----------------------------------------------------------------------------------------------------------------
 
@@ -882,6 +977,12 @@ bad(
     "[1, 3]",
 )
 bad("fold-state", lambda _: fold_gamma(LINEAR.state_dict(), 1.0, [2]), V, "OrderedDict", "Module")
+bad("alg-split", lambda _: calibration.average_logit_gap(*TRAIN, ([0, 1], [2, 3])), T, "([0, 1], [2, 3])", "ClassSplit")
+bad("absent-share-split", lambda _: calibration.absent_share(LOGITS, [2, 3]), T, "[2, 3]", "ClassSplit")
+bad("mirrored-old-nan", lambda _: calibration.mirrored(*TRAIN, SPLIT, damaged(NAN)[:2]), V, "1 NaN", "row 1, column 0")
+bad("apply-nothing", lambda _: apply(None, 1.0, [2]), V, "NoneType", "floating")
+bad("fold-gammas", lambda _: fold_gamma(LINEAR, np.zeros(2), [2]), V, "array([0., 0.])", "one number")
+bad("fold-text", lambda _: fold_gamma(LINEAR, "1,5", [2]), V, "'1,5'", "one number")
 
 # --- analysis, choices and repairs ------------------------------------------------------------------------------------
 
@@ -922,9 +1023,9 @@ bad("plane-of-a-point", lambda _: analysis.principal_plane(TENSOR[:1]), V, "[1, 
 
 bad("robustness-nothing", lambda _: choices.robustness(np.array([])), V, "[]", "from 0 upwards")
 bad("robustness-negative", lambda _: choices.robustness(np.array([0.5, -1])), V, "-1.0", "from 0 upwards")
-bad("choose-all", lambda _: choices.choose_seen(TENSOR, 4, "nearest", 0), V, "number=4", "1 to 3")
-bad("choose-none", lambda _: choices.choose_seen(TENSOR, 0, "nearest", 0), V, "number=0", "1 to 3")
-bad("choose-start", lambda _: choices.choose_seen(TENSOR, 2, "nearest", 4), V, "start=4", "0 to 3")
+bad("choose-all", lambda _: choices.choose_seen(TENSOR, 4, "nearest", 0), V, "number=4", "from 1 to 3")
+bad("choose-none", lambda _: choices.choose_seen(TENSOR, 0, "nearest", 0), V, "number=0", "from 1 to 3")
+bad("choose-start", lambda _: choices.choose_seen(TENSOR, 2, "nearest", 4), V, "start=4", "from 0 to 3")
 bad("choose-how", lambda _: choices.choose_seen(TENSOR, 2, "random", 0), V, "'random'", "'nearest' or 'farthest'")
 bad("choose-nan", lambda _: choices.choose_seen(TENSOR * NAN, 2, "nearest", 0), V, "[4, 4]", "finite")
 bad("tail-0", lambda _: choices.long_tail(LABELS, [0, 1], 0), V, "tail=0", "1 or more")
@@ -955,6 +1056,24 @@ bad(
 bad("prior-float-labels", lambda _: repairs.adjust_for_prior(LOGITS, LABELS / 2, SPLIT), V, "torch.float64", "integers")
 bad("rescale-outside", lambda _: repairs.rescale(LOGITS[:, :3], 2.0, SPLIT), V, "class 3", "only 3 columns")
 bad("rescale-integers", lambda _: repairs.rescale(LOGITS.astype(int), 2.0, SPLIT), V, "torch.int64", "floating")
+bad("choose-half", lambda _: choices.choose_seen(TENSOR, 2.5, "nearest", 0), V, "number=2.5", "an integer")
+bad("sizes-numbers", lambda _: choices.sizes_of([3, 0.5], 10), V, "[3]", "below 1")
+bad("sizes-nan", lambda _: choices.sizes_of([NAN], 10), V, "[nan]", "above 0")
+bad(
+    "thinned-percent",
+    lambda _: choices.thinned(Outputs(TENSOR, TENSOR, torch.arange(4)), SPLIT, 10),
+    V,
+    "share=10",
+    "below 1",
+)
+bad(
+    "trajectory-of-nothing",
+    lambda _: analysis.trajectory({"loss": torch.zeros(3)}, torch.arange(4), SPLIT),
+    V,
+    "epoch, logits, weight",
+    "Recipe.evaluations",
+)
+bad("best-scale-nan", lambda _: repairs.best_scale(LOGITS, LABELS, SPLIT, [NAN]), V, "NaN")
 
 # --- stores and runs --------------------------------------------------------------------------------------------------
 
@@ -1034,6 +1153,17 @@ bad(
     "01.json is damaged",
     "execute chapter 01",
 )
+bad("over-seeds-keys", lambda _: estimates.over_seeds({"print-neon": 0.5}), V, "'print-neon'", "(pair, seed)")
+bad("by-seed-keys", lambda _: estimates.by_seed({0: 0.5}), V, "under 0", "(pair, seed)")
+bad(
+    "claim-nested",
+    lambda _: check("id", "s", {"seed 0": [1.0, 2.0]}),
+    V,
+    "'id'",
+    "[1.0, 2.0]",
+    "a number under each label",
+)
+bad("claim-labels", lambda _: check("id", "s", {("print-neon",): 1.0}), V, "'id'", "('print-neon',)", "label")
 
 # --- what chapters are given ------------------------------------------------------------------------------------------
 
@@ -1102,6 +1232,11 @@ for override, says in (
     ("lr=1e-3", ("'1e-3'", "1.0e-03")),
     ("lr=", ("'lr' is None", "expected float")),
     ("recipe=0.1", ("'recipe' is 0.1", "expected dict")),
+    ("epochs=1.5", ("'epochs' is 1.5", "expected int")),
+    ("seeds=[a]", ("element 0, is 'a'", "expected int")),
+    ("fast=0", ("'fast' is 0", "expected bool")),
+    ("recipe={lr: big}", ("key 'lr', is 'big'", "expected float")),
+    ("=3", ("no chapter has a parameter ''", "lr")),
 ):
     bad(f"override-{override}", lambda h, o=override: book(h, "", o), BookError, *says)
 bad("profile-gone", lambda h: (book(h, ""), read_plan(h / "book", "huge")), BookError, "'huge'", "tiny")

@@ -167,9 +167,9 @@ def test_nearness_worked_by_hand():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"number": 8}, "number=8: expected 1 to 7 of 8 classes"),
+        ({"number": 8}, "number=8: expected an integer from 1 to 7"),
         ({"number": 0}, "number=0"),
-        ({"start": 8}, "start=8: expected a class, 0 to 7"),
+        ({"start": 8}, "start=8: expected an integer from 0 to 7"),
         ({"how": "random"}, "how='random': expected 'nearest' or 'farthest'"),
         ({"means": torch.full((8, 2), torch.nan)}, "expected finite ones"),
     ],

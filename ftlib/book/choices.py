@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ftlib.analysis import cosines
 from ftlib.calibration import average_logit_gap, competitor_gap, mirrored
-from ftlib.core import ClassSplit, Outputs
+from ftlib.core import ClassSplit, Outputs, whole
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
 if TYPE_CHECKING:
@@ -140,10 +140,8 @@ def choose_seen(means: Tensor, number: int, how: str, start: int) -> list[int]:
         Means that are not finite, or a number, kind or class that is not there.
     """
     similar = _similarities(means)
-    if not 1 <= number < len(similar):
-        raise ValueError(f"number={number}: expected 1 to {len(similar) - 1} of {len(similar)} classes")
-    if not 0 <= start < len(similar):
-        raise ValueError(f"start={start}: expected a class, 0 to {len(similar) - 1}")
+    whole("number", number, 1, len(similar) - 1)
+    whole("start", start, 0, len(similar) - 1)
     if how not in ("nearest", "farthest"):
         raise ValueError(f"how={how!r}: expected 'nearest' or 'farthest'")
     chosen, nearest = [start], similar[start].clone()  # to those chosen, the largest similarity
@@ -157,6 +155,8 @@ def choose_seen(means: Tensor, number: int, how: str, start: int) -> list[int]:
 
 def sizes_of(shares: Sequence[float], classes: int) -> list[int]:
     """How many classes these shares of them are, 1 to C − 1, each number once."""
+    if odd := [share for share in shares if not 0 < share < 1]:
+        raise ValueError(f"shares {odd}: expected shares of the classes, above 0 and below 1")
     return sorted({min(max(round(share * classes), 1), classes - 1) for share in shares})
 
 
