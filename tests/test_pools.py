@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -364,6 +365,27 @@ def test_without_dask_a_cluster_is_refused_with_what_to_install(store, monkeypat
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"needs Dask: pip install 'dask\[distributed\]'"):
         sweep([BASE], store=store, scheduler="tcp://127.0.0.1:8786")
+
+
+@pytest.mark.parametrize("moment", ["its processes start", "runs are finished"])
+def test_a_sweep_that_is_killed_takes_its_processes_with_it_and_loses_no_finished_run(store, trainings, moment):
+    wanted = seeds(*range(40, 46))
+    code = "import sys; from tests.test_pools import *\n"
+    code += f"sweep(seeds(*range(40, 46)), store=Store({str(store.root)!r}), jobs=2)"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent) as parent:
+        started, process = [], psutil.Process(parent.pid)
+        wait_until(lambda: started.extend(process.children(recursive=True)) or len({p.pid for p in started}) >= 3)
+        if moment == "runs are finished":
+            wait_until(lambda: any(store.find(e.key) for e in wanted))
+        started += process.children(recursive=True)
+        parent.kill()
+    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started), 20)
+    tasks = {e.key for e in wanted} | {e.source.key for e in wanted}
+    kept = {path.name for path in store.root.iterdir() if path.name in tasks}
+    assert bool(kept) == (moment == "runs are finished") and all(store.find(key) for key in kept)
+    assert len(sweep(wanted, store=store, jobs=1)) == 6
+    assert len(trainings) == len(tasks - kept)
+    assert {path.name for path in store.root.iterdir()} - tasks <= {"locks", "digests"}  # nothing damaged or half-written
 
 
 def test_a_process_ends_with_the_one_that_started_it_however_that_ends(tmp_path):

@@ -88,6 +88,24 @@ def test_a_full_disk_leaves_the_old_file_intact(tmp_path, monkeypatch, step):
     assert error.value.errno == 28 and path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
+def test_of_two_runs_of_a_chapter_at_a_time_the_second_to_end_is_an_error_and_overwrites_nothing(tmp_path):
+    first, second = a_record(tmp_path, "local"), a_record(tmp_path, "local")
+    before = first.save().read_bytes()
+    second.values["accuracy"] = 0.9
+    with pytest.raises(FileExistsError, match=r"02-what-breaks\.json was written by another run .* than 'local'"):
+        second.save()
+    assert first.path.read_bytes() == before
+
+
+def test_a_run_may_save_twice_and_replaces_what_was_there_when_it_began(tmp_path):
+    a_record(tmp_path).save()
+    record = a_record(tmp_path)
+    record.save()
+    record.values["accuracy"] = 0.9
+    record.save()
+    assert load_results(tmp_path)["ci"]["02-what-breaks"]["values"]["accuracy"] == 0.9
+
+
 def test_results_are_loaded_by_profile_and_chapter(tmp_path):
     a_record(tmp_path, "ci").save()
     a_record(tmp_path, "cpu").save()

@@ -28,6 +28,8 @@ class Record:
         self.chapter, self.profile, self.root = chapter, profile, Path(root)
         self.claims: list[Claim] = []
         self.values: dict[str, Any] = {}
+        self.path = self.root / self.profile / f"{chapter}.json"
+        self.found = _state(self.path)
 
     def check(self, id: str, *args: Any, **kwargs: Any) -> Claim:
         """`check`, kept in the record. ValueError if the record holds the id already."""
@@ -46,6 +48,8 @@ class Record:
 
         Raises
         ------
+        FileExistsError
+            Another run of the chapter wrote the file while this one was under way; it is left as it was.
         OSError
             The file cannot be written; an older one is left as it was.
         TypeError
@@ -59,9 +63,15 @@ class Record:
             "provenance": _provenance(runs) | extra,
         }
         text = json.dumps(_plain(content, "record"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        path = self.root / self.profile / f"{self.chapter}.json"
-        write_atomic(path, text.encode() + b"\n")
-        return path
+        if _state(self.path) not in (self.found, None):
+            raise FileExistsError(
+                f"{self.path} was written by another run of chapter {self.chapter} while this one was under way, and is "
+                f"kept: execute the chapter again by itself, or with another profile than {self.profile!r}; what was "
+                "trained is in the store"
+            )
+        write_atomic(self.path, text.encode() + b"\n")
+        self.found = _state(self.path)
+        return self.path
 
     def finish(self, texts: Mapping[str, str], runs: Iterable[Any] = (), **extra: Any) -> None:
         """Keep what the page says, `save`, and hand the texts to the page's sentences (``{glue:text}``)."""
@@ -108,6 +118,11 @@ def load_results(root: str | Path = "results") -> dict[str, dict[str, dict[str, 
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}): execute chapter {path.stem} again") from error
     return results
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """What differs once a file has been written anew; None without a file."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _provenance(runs: Iterable[Any]) -> dict[str, Any]:
