@@ -209,6 +209,25 @@ def test_a_runner_that_is_killed_takes_all_that_it_started_with_it_and_leaves_no
     assert {p.name for p in book.iterdir()} - {"pids", "told.txt"} == {p.name for p in (project / "book").iterdir()}
 
 
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP"])
+def test_papermill_alone_that_is_killed_takes_its_kernel_and_a_sweeps_processes_with_it(tmp_path, scratch, name):
+    cell = """import os, time
+from pathlib import Path
+from ftlib import pools
+worker = pools._process((0, ())).submit(os.getpid).result()
+Path("pids.tmp").write_text(f"{os.getpid()} {worker}")
+os.replace("pids.tmp", "pids")
+time.sleep(99)"""
+    book = write_book(tmp_path / "book", "", cells=(cell,))
+    nbformat.write(execute.read_source(book / "01-one.md"), book / "01-one.ipynb")
+    command = [sys.executable, "-m", "papermill", "--cwd", book, book / "01-one.ipynb", tmp_path / "out.ipynb"]
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL) as alone:
+        wait_for((book / "pids").exists)
+        alone.send_signal(getattr(signal, name))
+    pids = [int(word) for word in (book / "pids").read_text().split()]
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), 20)
+
+
 def test_a_second_start_on_a_stage_is_refused_and_touches_nothing(project):
     first = start(project, "-p", "epochs=9")
     book = project / "_build/site/book"

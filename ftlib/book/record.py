@@ -65,7 +65,7 @@ class Record:
         text = json.dumps(_plain(content, "record"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         if _state(self.path) not in (self.found, None):
             raise FileExistsError(
-                f"{self.path} was written by another run of chapter {self.chapter} while this one was under way, and is "
+                f"{self.path} was written by another run of chapter {self.chapter} while this one was under way and is "
                 f"kept: execute the chapter again by itself, or with another profile than {self.profile!r}; what was "
                 "trained is in the store"
             )
