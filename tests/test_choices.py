@@ -164,21 +164,6 @@ def test_nearness_worked_by_hand():
     assert nearness(ring(4), ClassSplit([0], [1, 2, 3])) == pytest.approx((0 - 1 + 0) / 3)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"number": 8}, "number=8: expected an integer from 1 to 7"),
-        ({"number": 0}, "number=0"),
-        ({"start": 8}, "start=8: expected an integer from 0 to 7"),
-        ({"how": "random"}, "how='random': expected 'nearest' or 'farthest'"),
-        ({"means": torch.full((8, 2), torch.nan)}, "expected finite ones"),
-    ],
-)
-def test_a_choice_that_cannot_be_made_names_what_is_wrong(change, message):
-    with pytest.raises(ValueError, match=message):
-        choose_seen(**{"means": ring(8), "number": 4, "how": "nearest", "start": 0} | change)
-
-
 def test_tsne_gives_a_place_for_every_class_and_the_same_one_again():
     means = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
     first = tsne(means)

@@ -336,19 +336,6 @@ def test_bad_input_is_named(function, case):
         function(torch.from_numpy(logits), torch.from_numpy(labels), SPLIT)
 
 
-def test_gamma_that_is_nan_is_an_error():
-    with pytest.raises(ValueError, match="γ is NaN"):
-        split_accuracies(GOOD, LABELS, SPLIT, math.nan)
-    with pytest.raises(ValueError, match="γ is NaN"):
-        seen_unseen_curve(GOOD, LABELS, SPLIT).at(math.nan)
-
-
-@pytest.mark.parametrize("gamma", ["much", None, torch.zeros(2), np.zeros(0)])
-def test_gamma_that_is_no_number_is_named(gamma):
-    with pytest.raises(ValueError, match=r"γ is .*(much|None|tensor|array).*, expected one number of logits"):
-        split_accuracies(GOOD, LABELS, SPLIT, gamma)
-
-
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 7.0])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_classes_outside_y_may_be_anything_but_nan(value, dtype):
@@ -360,21 +347,3 @@ def test_classes_outside_y_may_be_anything_but_nan(value, dtype):
 def test_sums_that_overflow_are_no_infinite_logits():
     logits = np.full((4, 5), 3e38, np.float32)
     assert split_accuracies(logits, LABELS, SPLIT).yy == 0.25
-
-
-@pytest.mark.parametrize(("labels", "side"), [([0, 1], "absent"), ([2, 3], "seen")])
-def test_a_curve_needs_samples_of_both_sides(labels, side):
-    with pytest.raises(ValueError, match=f"no sample of the {side} classes"):
-        seen_unseen_curve(GOOD[:2], np.array(labels), SPLIT)
-
-
-def test_ncm_names_what_is_wrong():
-    x = np.ones((4, 3))
-    with pytest.raises(ValueError, match=r"labels \[3\] are not among the classes 0 to 2"):
-        ncm_logits(x, LABELS, x, 3)
-    with pytest.raises(ValueError, match="training features have 3 dimensions, features 2"):
-        ncm_logits(x, LABELS, x[:, :2], 4)
-    with pytest.raises(ValueError, match="training features hold 12 NaN"):
-        ncm_logits(x * np.nan, LABELS, x, 4)
-    with pytest.raises(ValueError, match="features hold 12 infinite values in 4 of 4 rows"):
-        ncm_logits(x, LABELS, x * np.inf, 4)
