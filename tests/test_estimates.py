@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -45,6 +46,7 @@ def test_over_seeds_averages_the_pairs_of_a_seed_first():
     values = {("a-b", 0): 1.0, ("b-a", 0): 3.0, ("a-b", 1): 4.0, ("b-a", 1): 6.0}
     assert by_seed(values) == {0: 2.0, 1: 5.0}
     assert over_seeds(values) == estimate([2.0, 5.0])
+    assert over_seeds(pd.Series(values)) == estimate([2.0, 5.0])  # a column, which iterates over its values
 
 
 def test_table_is_markdown():

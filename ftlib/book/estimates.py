@@ -77,7 +77,7 @@ def by_seed(values: Mapping[tuple[str, int], Any]) -> dict[int, Any]:
 
     Pairs of one seed share pre-trained models and the choice of classes, so the seed is what repeats independently.
     """
-    if odd := [key for key in values if not (isinstance(key, tuple) and len(key) == 2)]:
+    if odd := [key for key, _ in values.items() if not (isinstance(key, tuple) and len(key) == 2)]:
         raise ValueError(f"a value under {odd[0]!r}: expected keys (pair, seed), such as ('print-neon', 0)")
     seeds: dict[int, list[Any]] = {}
     for (_, seed), value in values.items():
