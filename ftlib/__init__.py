@@ -20,6 +20,7 @@ Importing ftlib loads no model code; it only prepares the ground for torch and t
 """
 
 import os as _os
+from typing import Any as _Any
 
 __version__ = "0.2.0"
 
@@ -69,3 +70,13 @@ def _define_missing_torchvision_operators() -> None:
 
 
 _define_missing_torchvision_operators()
+
+
+def __getattr__(name: str) -> _Any:
+    """`ftlib.calibrate` and `ftlib.collect`, imported when they are asked for."""
+    rooms = {"calibrate": "recommend", "collect": "own"}
+    if name not in rooms:
+        raise AttributeError(f"module 'ftlib' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"ftlib.{rooms[name]}"), name)

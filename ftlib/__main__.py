@@ -1,0 +1,252 @@
+"""``python -m ftlib calibrate``, or ``ftlib calibrate``: from files to γ, and to a calibrated checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ftlib
+from ftlib.core import ClassSplit
+from ftlib.recommend import Calibrated, calibrate
+from ftlib.store import write_atomic
+
+EXAMPLES = """\
+examples:
+  ftlib calibrate --logits train.npz --seen 0-49
+      train.npz: logits [N, C] and labels [N] of the images that were fine-tuned on; perhaps old_head [N, C], what the
+      pre-trained head says to the same features, and unlabelled [M, C], logits of images as they come in use
+  ftlib calibrate --logits train.csv --seen cat,dog,horse --report report
+      a column "label", and a column of logits for each class, named after it
+  ftlib calibrate --model resnet50 --before a.pth --after b.pth --images photos --seen seen.txt --output c.safetensors
+      photos: a folder a class; those of seen classes are read. torchvision:resnet50 and mine.models:make serve as well
+  ftlib calibrate --logits train.npz --seen 0-49 --min-sy 0.9
+
+exit code: 0 done; 1 γ is not advised, and no checkpoint is written without --force; 2 something given is wrong
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser("ftlib", description=(ftlib.__doc__ or "").partition("\n")[0])
+    main.add_argument("--version", action="version", version=f"ftlib {ftlib.__version__}")
+    own = main.add_subparsers(dest="command", required=True).add_parser(
+        "calibrate",
+        help="find γ for a classifier that was fine-tuned on some of its classes",
+        description="Find γ, what to add to the logits of the classes that fine-tuning did not see.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = own.add_argument
+    add("--seen", required=True, metavar="IDS|NAMES|FILE", help="the classes fine-tuned on: 0-4,7 or cat,dog or a file")
+    add("--absent", metavar="IDS|NAMES|FILE", help="the classes that were not; all others if not given")
+    add("--classes", type=Path, metavar="FILE", help="names of all classes in the head's order, one a line")
+    add("--logits", type=Path, metavar="FILE", help=".npz, .safetensors, .csv or .parquet with logits and labels")
+    add("--model", metavar="NAME", help="of timm, or torchvision:NAME, or module:function")
+    add("--options", type=json.loads, default={}, metavar="JSON", help="keywords for the model: '{\"img_size\": 128}'")
+    add("--before", type=Path, metavar="FILE", help="the checkpoint before fine-tuning")
+    add("--after", type=Path, metavar="FILE", help="the checkpoint after it")
+    add("--images", type=Path, metavar="DIR", help="images that were fine-tuned on, or better others of these classes")
+    add("--device", help="where the model runs: cpu, cuda, …")
+    add(
+        "--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to be told the best γ"
+    )
+    add("--share", metavar="NUMBER|unlabelled", help="of absent images in use; 'unlabelled' estimates it on --test")
+    add("--weight", type=float, help="what an absent image counts if a seen one counts 1")
+    add("--min-sy", type=float, metavar="ACC", help="seen accuracy to keep")
+    add("--min-uy", type=float, metavar="ACC", help="absent accuracy to reach, as mirror images imitate it")
+    add("--output", type=Path, metavar="FILE", help="calibrated checkpoint: .safetensors, same keys, another bias")
+    add("--report", type=Path, metavar="STEM", help="writes STEM.json and STEM.html")
+    add("--force", action="store_true", help="overwrite files; write a checkpoint that is not advised")
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    warnings.simplefilter("ignore")
+    try:
+        return _calibrate(args)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        print(f"ftlib: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    written = [args.output, *(Path(f"{args.report}{end}") for end in (".json", ".html") if args.report)]
+    if args.output and args.output.suffix != ".safetensors":
+        raise ValueError(f"--output {args.output}: expected a name that ends in .safetensors")
+    for path in filter(None, written):
+        _writable(path, args.force)
+    from ftlib import own
+
+    names = own.names_in(args.classes) if args.classes else None
+    checkpoint, given = None, (args.model, args.before, args.after, args.images)
+    if args.logits is not None and not any(given):
+        if args.output:
+            raise ValueError("--output needs a checkpoint: give --model, --before, --after and --images, not --logits")
+        arrays = own.read_arrays(args.logits)
+        if not {"logits", "labels"} <= arrays.keys():
+            raise ValueError(f"{args.logits} holds {', '.join(arrays)}: expected logits and labels by these names")
+        names, total = names or arrays.pop("names", None), arrays["logits"].shape[-1]
+        split = _split(args, names, total)
+    elif args.logits is None and all(given):
+        checkpoint = own.Checkpoints(args.model, args.before, args.after, args.options)
+        split, arrays = _collected(args, own, checkpoint, names)
+    else:
+        raise ValueError("expected either --logits, or all of --model, --before, --after and --images")
+    test = own.read_arrays(args.test) if args.test else {}
+    unlabelled = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
+    prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
+    if (share := prefer.get("share")) not in (None, "unlabelled"):
+        prefer["share"] = _number(share)
+    found = calibrate(arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer)
+    report = _report(found, test)
+    print(_text(report))
+    if args.report:
+        write_atomic(written[1], json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(written[2], _page(report, found).encode())
+    if checkpoint and args.output:
+        if not found.advised and not args.force:
+            print(f"{args.output} is not written, since γ is not advised; --force writes it")
+        else:
+            checkpoint.write(args.output, found.gamma, estimator=found.estimator, ftlib=ftlib.__version__)
+            print(f"{args.output} is written: the checkpoint with γ in its bias")
+    return 0 if found.advised else 1
+
+
+def _collected(args: argparse.Namespace, own: Any, checkpoint: Any, names: list[str] | None) -> tuple[ClassSplit, Any]:
+    """The split, and the arrays that the two checkpoints give to the images of seen classes."""
+    from tqdm import tqdm
+
+    from ftlib import models
+
+    split: list[ClassSplit] = []
+
+    def columns(folders: list[str]) -> dict[str, int]:
+        every, total = names or folders, checkpoint.classes
+        if len(every) != total:
+            raise ValueError(
+                f"{len(every)} class names for a head of {total}: give --classes FILE, all names in the head's order"
+            )
+        if unknown := [f for f in folders if f not in every]:
+            raise ValueError(f"the folder {unknown[0]!r} of {args.images} is none of the class names in {args.classes}")
+        split.append(_split(args, every, total))
+        return {f: every.index(f) for f in folders if every.index(f) in split[0].seen}
+
+    batches = own.image_folder(args.images, checkpoint.model, columns)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    features, logits, labels = own.collect(checkpoint.model, tqdm(batches, "images", unit="batch"), device)
+    with torch.no_grad():
+        old_head = models.head(checkpoint.old)(features)
+    return split[0], {"logits": logits, "labels": labels, "old_head": old_head}
+
+
+def _split(args: argparse.Namespace, names: Sequence[str] | None, total: int) -> ClassSplit:
+    from ftlib.own import class_columns
+
+    if names and len(names) != total:
+        raise ValueError(f"{len(names)} class names for {total} columns of logits: name every class, in their order")
+    seen = class_columns(args.seen, names, "--seen")
+    if beyond := [c for c in seen if c >= total]:
+        raise ValueError(f"--seen names class {beyond[0]}, but the last of {total} classes is {total - 1}")
+    rest = [c for c in range(total) if c not in set(seen)]
+    return ClassSplit(seen, class_columns(args.absent, names, "--absent") if args.absent else rest)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--share {text}: expected a number between 0 and 1, or 'unlabelled'") from None
+
+
+def _writable(path: Path, force: bool) -> None:
+    """Before anything is computed: the file may be written."""
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists: name another file, or overwrite it with --force")
+    folder = next(p for p in path.absolute().parents if p.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"{path} cannot be written: name a file in a folder that can")
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def _report(found: Calibrated, test: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values; unknown accuracies are None."""
+    split = found.gamma.split
+    report: dict[str, Any] = {
+        "gamma": float(found.gamma), "estimator": found.estimator, "interval": found.interval, "spread": found.spread,
+        "by_estimator": {name: float(gamma) for name, gamma in found.by_estimator.items()},
+        "without": found.without._asdict(), "with_gamma": found.with_gamma._asdict(), "share": found.share,
+        "advised": found.advised, "advice": [a._asdict() for a in found.advice],
+        "seen": split.seen, "absent": split.absent, "ftlib": ftlib.__version__,
+    }  # fmt: skip
+    if {"logits", "labels"} <= test.keys():
+        from ftlib.metrics import seen_unseen_curve, split_accuracies
+
+        curve = seen_unseen_curve(test["logits"], test["labels"], split)
+        gammas = {"0": 0.0, "gamma": float(found.gamma), "best": curve.best_gamma()}
+        report["test"] = {"ausuc": curve.ausuc, "best_gamma": gammas["best"]} | {
+            name: asdict(split_accuracies(test["logits"], test["labels"], split, g)) for name, g in gammas.items()
+        }
+    return json.loads(json.dumps(report), parse_constant=lambda name: None)
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    low, high = (_n(end) for end in report["interval"])
+    without, with_gamma = report["without"], report["with_gamma"]
+    lines = [
+        f"γ = {_n(report['gamma'])} by {report['estimator']}; resampled images and classes: {low} to {high}",
+        "all estimators: " + ", ".join(f"{name} {_n(gamma)}" for name, gamma in report["by_estimator"].items()),
+        _change("seen accuracy on these images", without["seen"], with_gamma["seen"]),
+        _change("absent accuracy, as mirror images imitate it", without["absent"], with_gamma["absent"]),
+    ]
+    if test := report.get("test"):
+        lines += [
+            _change(f"test: {what} accuracy", test["0"][key], test["gamma"][key])
+            for key, what in (("yy", "overall"), ("sy", "seen"), ("uy", "absent"))
+        ]
+        lines.append(f"test: the best γ is {_n(test['best_gamma'])}, overall accuracy {100 * test['best']['yy']:.1f} %")
+    lines += [f"{a['level']}: {a['text']}" for a in report["advice"]]
+    return "\n".join([line for line in lines if line] + ([] if report["advised"] else ["γ is not advised"]))
+
+
+def _n(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _change(what: str, a: float | None, b: float | None) -> str:
+    return "" if a is None or b is None else f"{what}: {100 * a:.1f} % without γ, {100 * b:.1f} % with it"
+
+
+def _page(report: Mapping[str, Any], found: Calibrated) -> str:
+    """The same on one page, with the expected trade-off drawn where it is known."""
+    picture = ""
+    if report["with_gamma"]["absent"] is not None:
+        curve = found.curve()
+        step = math.ceil(len(curve.sy) / 400)
+        path = zip(300 * curve.sy[::step], 300 - 300 * curve.uy[::step], strict=True)
+        points, (x, y) = " ".join(f"{x:.1f},{y:.1f}" for x, y in path), found.with_gamma
+        picture = (
+            '<svg viewBox="-10 -10 340 350" width="340" role="img" aria-label="absent against seen accuracy">'
+            f'<path d="M0 0H300V300H0Z" fill="none" stroke="#999"/><polyline points="{points}" fill="none" '
+            f'stroke="#0072b2" stroke-width="2"/><circle cx="{300 * x:.1f}" cy="{300 - 300 * y:.1f}" r="5"/>'
+            '<text y="322">right: seen accuracy, up: absent, 0 to 1; the point is γ</text></svg>'
+        )
+    rows = "".join(f"<p>{html.escape(line)}</p>" for line in _text(report).splitlines())
+    style = "body{font:16px sans-serif;max-width:44em;margin:2em auto;padding:0 1em}"
+    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>γ</title><style>{style}</style>{rows}{picture}'
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Files of one's own: logits, class names, folders of images and checkpoints in, a calibrated checkpoint out."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ftlib import checkpoints, models
+from ftlib.calibration import Gamma
+from ftlib.core import head_layers
+from ftlib.store import write_atomic
+
+ARRAYS = ("logits", "labels", "old_head", "unlabelled")
+NOTE = "ftlib"  # the name of γ and split in a checkpoint's metadata
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """logits [N, C], labels [N] and what else of `ARRAYS` a file holds; of a table also the columns' ``names``.
+
+    .npz and .safetensors hold arrays of these names. A table, .csv or (by pandas) .parquet, has a row an image, a
+    column "label", and a column of logits for each class, in the head's order.
+    """
+    kind = path.suffix.lower()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        if kind == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                found: dict[str, Any] = {name: file[name] for name in file.files if name in ARRAYS}
+                has = file.files
+        elif kind == ".safetensors":
+            has = list(found := load_file(path))
+        elif kind in (".csv", ".parquet"):
+            found = _table(path, kind)
+            has = list(found)
+        else:
+            raise ValueError("expected .npz, .safetensors, .csv or .parquet")
+    except (ValueError, EOFError, OSError, ImportError, zipfile.BadZipFile, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not {"logits", "unlabelled"} & found.keys():
+        raise ValueError(f"{path} holds {', '.join(has) or 'nothing'}: expected logits and labels by these names")
+    return found
+
+
+def class_columns(text: str, names: Sequence[str] | None, option: str) -> list[int]:
+    """Columns from a text or from a file: names, ids or ranges such as 0-4, separated by commas or lines."""
+    path = Path(text)
+    lines = names_in(path) if len(text) < 250 and path.is_file() else [part.strip() for part in text.split(",")]
+    found: list[int] = []
+    for entry in lines:
+        span = re.fullmatch(r"(\d+)(?:-(\d+))?", entry)
+        if names and entry in names:
+            found.append(names.index(entry))
+        elif span:
+            found += range(int(span[1]), int(span[2] or span[1]) + 1)
+        else:
+            near = difflib.get_close_matches(entry, names or [], n=3)
+            why = (
+                f"near: {', '.join(near)}"
+                if near
+                else "give ids"
+                if names
+                else "give ids, or --classes FILE with names"
+            )
+            raise ValueError(f"{option}: no class is called {entry!r}; {why}")
+    return found
+
+
+def names_in(path: Path) -> list[str]:
+    """The lines of a file that hold something."""
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def collect(
+    model: nn.Module, batches: Iterable[Any], device: torch.device | str | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Features [N, D], logits [N, C] and labels [N] of a loader's batches, on the CPU; no graph, no image is kept.
+
+    Parameters
+    ----------
+    model : Module
+        In evaluation mode. It answers with logits or, as those of transformers do, with an object that has ``.logits``.
+    batches : iterable
+        Of images [B, 3, H, W], of (images, labels), or of mappings with ``pixel_values`` and maybe ``labels``.
+    device : optional
+        The model is moved there; it stays where it is if not given.
+
+    Raises
+    ------
+    ValueError
+        A model in training mode, no batch, and what `ftlib.models.features_and_logits` refuses.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode: call model.eval() first")
+    model = model if device is None else model.to(device)
+    plain = model if hasattr(model, "get_classifier") else _Logits(model).eval()
+    parts = []
+    for batch in batches:
+        if isinstance(batch, Mapping):
+            batch = batch["pixel_values"], *([batch["labels"]] if "labels" in batch else [])
+        images, *labels = [batch] if isinstance(batch, Tensor) else batch
+        features, logits = models.features_and_logits(plain, images, max(1, len(images)))
+        parts.append([features.detach().cpu(), logits.detach().cpu(), *(torch.as_tensor(y).cpu() for y in labels[:1])])
+    if not parts:
+        raise ValueError("no batch of images came: nothing to collect")
+    features, logits, *labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    return features, logits, labels[0] if labels else None
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer = self.model(images)
+        return answer if isinstance(answer, Tensor) else answer.logits
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """A model by name, and the checkpoints from before and after fine-tuning, all that is wrong with them said at once.
+
+    Parameters
+    ----------
+    name : str
+        Of a timm model, ``torchvision:NAME``, or ``package.module:function`` that makes the model.
+    """
+
+    def __init__(self, name: str, before: Path, after: Path, options: Mapping[str, Any]) -> None:
+        make, self.after, state = _factory(name, options), after, checkpoints.read(after)
+        if folded := note(after):
+            raise ValueError(
+                f"{after} has been calibrated already, by γ={folded['gamma']:.3g}: take the one from before"
+            )
+        model = make(2)
+        places = [_place(model, layer) for layer in head_layers(model)]
+        raw = checkpoints.renamed({key: key for key in state}, model.state_dict())  # type: ignore[arg-type]
+        for key in (f"{place}.weight" for place in places):
+            if key not in raw:
+                raise ValueError(f"{after} has no {key}, the head of {name}: another architecture, or no head")
+        if missing := [f"{place}.bias" for place in places if f"{place}.bias" not in raw]:
+            raise ValueError(f"{after} has no {missing[0]}: γ goes into a bias, and a new one would not load elsewhere")
+        self.biases = [str(raw[f"{place}.bias"]) for place in places]
+        self.classes = len(state[str(raw[f"{places[0]}.weight"])])
+        self.model, self.old = make(self.classes), make(self.classes)
+        for model, path in ((self.model, after), (self.old, before)):
+            models._load(model, str(path.absolute()), whole=True)
+            model.eval()
+
+    def write(self, path: Path, gamma: Gamma, **more: Any) -> None:
+        """The checkpoint with γ in its bias as .safetensors: same keys, and γ with its split in the metadata.
+
+        A bias of half precision becomes float32, which does not round γ; loaders convert it as they do all.
+        """
+        state = {
+            key: value.clone(memory_format=torch.contiguous_format)
+            for key, value in checkpoints.read(self.after).items()
+        }
+        for key in self.biases:
+            state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))
+            state[key][list(gamma.split.absent)] += float(gamma)
+        own = {"gamma": float(gamma), "seen": gamma.split.seen, "absent": gamma.split.absent, **more}
+        write_atomic(path, save(state, {"format": "pt", **_metadata(self.after), NOTE: json.dumps(own)}))
+
+
+def note(path: Path) -> dict[str, Any]:
+    """What `Checkpoints.write` noted beside the weights; nothing in any other file."""
+    return json.loads(_metadata(path).get(NOTE, "{}"))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except Exception:  # another format has none
+        return {}
+
+
+def _place(model: nn.Module, layer: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is layer)
+
+
+def _factory(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+    module, colon, own = name.partition(":")
+    if not colon:
+        return lambda classes: models.build(name, classes, options=options)
+    sys.path.insert(0, "")  # as `python -m` has it
+    try:
+        if module == "torchvision":
+            from torchvision.models import get_model
+
+            return lambda classes: get_model(own, weights=None, num_classes=classes, **options)
+        make = getattr(importlib.import_module(module), own)
+        takes = "num_classes" in inspect.signature(make).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"--model {name}: {error}; expected a timm name, torchvision:NAME or module:function"
+        ) from error
+    return lambda classes: make(**({"num_classes": classes} if takes else {}), **options)
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def image_folder(root: Path, model: nn.Module, columns: Callable[[list[str]], Mapping[str, int]]) -> DataLoader:
+    """Batches of images and columns, as timm prepares them for the model, from a folder a class.
+
+    ``columns`` turns the folders' names, in alphabetical order, into the columns of those that are wanted.
+    """
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
+    from torchvision.datasets import ImageFolder
+
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}")
+    transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
+    images = ImageFolder(root, transform, allow_empty=True)
+    wanted = columns(images.classes)
+    images.samples = [(f, wanted[images.classes[c]]) for f, c in images.samples if images.classes[c] in wanted]
+    if not images.samples:
+        raise ValueError(
+            f"{root} has no image in a folder of a seen class, such as {', '.join([*wanted][:3]) or 'none'}"
+        )
+    return DataLoader(images, batch_size=32)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _table(path: Path, kind: str) -> dict[str, Any]:
+    if kind == ".csv":
+        with path.open(encoding="utf-8") as file:
+            names = [name.strip().strip('"') for name in file.readline().split(",")]
+            rows = np.loadtxt(file, delimiter=",", ndmin=2)
+    else:
+        import pandas
+
+        frame = pandas.read_parquet(path)
+        names, rows = [str(name) for name in frame.columns], frame.to_numpy(np.float64)
+    if "label" not in names:
+        raise ValueError(f"its first line names the columns {', '.join(names[:3])}, …: expected one called label")
+    place = names.index("label")
+    labels = rows[:, place]
+    if not (labels == np.round(labels)).all():
+        raise ValueError("its labels are not whole numbers: expected class ids")
+    del names[place]
+    return {"logits": np.delete(rows, place, 1), "labels": labels.astype(np.int64), "names": names}

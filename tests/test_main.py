@@ -1,0 +1,459 @@
+"""``python -m ftlib calibrate``: from files to γ and to a checkpoint that others serve, and one sentence for bad input."""
+
+from __future__ import annotations
+
+import ftlib  # isort: skip  # before timm, which needs it where torchvision's operators are missing
+
+import colorsys
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ftlib import calibration
+from ftlib.__main__ import main
+from ftlib.core import ClassSplit
+from ftlib.models import features_and_logits, head
+
+NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay"]
+SEEN, ABSENT = (0, 2, 3, 6, 8), (1, 4, 5, 7, 9)
+SPLIT = ClassSplit(SEEN, ABSENT)
+
+
+def draw(seed=0, n=200):
+    """Logits of ten classes with a gap of 4 in favour of S, labels of S, and the old head's logits without it."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(SEEN, n)
+    old = rng.normal(size=(n, 10)) + 4 * np.eye(10)[labels]
+    return (old + 4 * np.isin(np.arange(10), SEEN)).astype(np.float32), labels, old.astype(np.float32)
+
+
+@pytest.fixture
+def logits(tmp_path):
+    values, labels, old = draw()
+    np.savez(tmp_path / "train.npz", logits=values, labels=labels, old_head=old)
+    return tmp_path / "train.npz"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Photographs of ten colours, and a network whose head knows them, before and after a gap of 120 logits."""
+    root = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    for c, name in enumerate(NAMES):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(6):
+            colour = 255 * np.array(colorsys.hsv_to_rgb(c / 10, 1, 0.5 + 0.5 * rng.random()))
+            noisy = np.clip(colour + rng.normal(scale=8, size=(32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / "images" / name / f"{i}.png")
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=10).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    files = [(root / "images" / name / f"{i}.png", c) for c, name in enumerate(NAMES) for i in range(6)]
+    images = torch.stack([transform(Image.open(file).convert("RGB")) for file, _ in files])
+    labels = torch.tensor([c for _, c in files])
+    features, _ = features_and_logits(model, images)
+    features = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    targets = 100 * torch.eye(10, dtype=torch.float64)[labels]
+    eye = 1e-9 * torch.eye(features.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(features.T @ features + eye, features.T @ targets)
+    with torch.no_grad():
+        head(model).weight.copy_(weights[:-1].T)
+        head(model).bias.copy_(weights[-1])
+        save_file(model.state_dict(), root / "before.safetensors")
+        head(model).bias[list(SEEN)] += 120
+    save_file(model.state_dict(), root / "after.safetensors")
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, root / "ddp.pth")
+    (root / "classes.txt").write_text("\n".join(NAMES))
+    return root, images, labels
+
+
+def run(*arguments):
+    return main(["calibrate", *map(str, arguments)])
+
+
+def from_checkpoints(world, after="after.safetensors", *more, model="test_resnet", seen="ant,cat,dog,gnu,ibis"):
+    root = world[0]
+    files = "--before", root / "before.safetensors", "--after", root / after, "--images", root / "images"
+    return run("--model", model, *files, "--seen", seen, *more)
+
+
+# ---------------------------------------------------------------------------------------------- from logits
+
+
+def test_logits_give_gamma_a_report_and_a_page(logits, tmp_path, capsys):
+    assert run("--logits", logits, "--seen", "0,2,3,6,8", "--report", tmp_path / "report") == 0
+    values, labels, old = draw()
+    gamma = calibration.mirrored(values, labels, SPLIT, old)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["gamma"] == pytest.approx(gamma) and report["seen"] == list(SEEN) and report["advised"]
+    assert f"γ = {gamma:.2f} by mirrored" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"γ = {gamma:.2f}" in page and "<svg" in page and "http" not in page
+
+
+def test_every_file_format_gives_the_same(logits, tmp_path, capsys):
+    values, labels, old = draw()
+    save_file({k: torch.from_numpy(v) for k, v in np.load(logits).items()}, tmp_path / "train.safetensors")
+    header = ",".join(["label", *NAMES])
+    np.savetxt(tmp_path / "t.csv", np.c_[labels, values], delimiter=",", header=header, comments="", fmt="%.9g")
+    run("--logits", logits, "--seen", "0,2,3,6,8")
+    whole = capsys.readouterr().out
+    run("--logits", tmp_path / "train.safetensors", "--seen", "0,2-3,6,8")
+    assert capsys.readouterr().out == whole
+    np.savez(tmp_path / "alone.npz", logits=values, labels=labels)
+    run("--logits", tmp_path / "alone.npz", "--seen", "0,2,3,6,8")
+    alone = capsys.readouterr().out
+    (tmp_path / "seen.txt").write_text("ant\ncat\ndog\ngnu\nibis\n")
+    for seen in ("ant,cat,dog,gnu,ibis", tmp_path / "seen.txt"):
+        run("--logits", tmp_path / "t.csv", "--seen", seen)
+        assert capsys.readouterr().out == alone
+
+
+def test_a_table_by_pandas_serves_too(logits, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    values, labels, _ = draw()
+    pandas.DataFrame(values, columns=NAMES).assign(label=labels).to_parquet(tmp_path / "t.parquet")
+    assert run("--logits", tmp_path / "t.parquet", "--seen", "ant,cat,dog,gnu,ibis") == 0
+
+
+def test_a_labelled_test_file_tells_what_gamma_wins_and_the_best_one(logits, tmp_path, capsys):
+    values, labels, _ = draw(1)
+    rng = np.random.default_rng(2)
+    labels = rng.integers(10, size=200)
+    values = rng.normal(size=(200, 10)) + 4 * np.eye(10)[labels] + 4 * np.isin(np.arange(10), SEEN)
+    np.savez(tmp_path / "test.npz", logits=values, labels=labels)
+    arguments = "--logits", logits, "--seen", "0,2,3,6,8", "--test", tmp_path / "test.npz"
+    assert run(*arguments, "--share", "unlabelled", "--report", tmp_path / "r") == 0
+    test = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["test"]
+    assert test["0"]["yy"] < test["gamma"]["yy"] <= test["best"]["yy"]
+    assert "test: the best γ is" in capsys.readouterr().out
+
+
+def test_what_is_not_advised_ends_with_one(logits, tmp_path, capsys):
+    values, labels, old = draw()
+    np.savez(tmp_path / "p.npz", logits=torch.from_numpy(values).softmax(1).numpy(), labels=labels)
+    assert run("--logits", tmp_path / "p.npz", "--seen", "0,2,3,6,8") == 1
+    assert "stop: all numbers lie between 0 and 1" in capsys.readouterr().out
+    np.savez(tmp_path / "x.npz", logits=old, labels=labels, old_head=old)
+    assert run("--logits", tmp_path / "x.npz", "--seen", "0,2,3,6,8") == 1
+
+
+# ---------------------------------------------------------------------------------------------- from checkpoints
+
+
+def test_a_calibrated_checkpoint_differs_in_the_bias_of_absent_classes_alone(world, tmp_path):
+    out = tmp_path / "calibrated.safetensors"
+    assert from_checkpoints(world, "after.safetensors", "--output", out) == 0
+    before, after = load_file(world[0] / "after.safetensors"), load_file(out)
+    assert before.keys() == after.keys()
+    assert [k for k in before if not torch.equal(before[k], after[k])] == ["fc.bias"]
+    with safe_open(out, "pt") as file:
+        note = json.loads(file.metadata()["ftlib"])
+    change = after["fc.bias"] - before["fc.bias"]
+    assert note["seen"] == list(SEEN) and note["absent"] == list(ABSENT)
+    assert torch.allclose(change[list(ABSENT)], torch.tensor(note["gamma"]), atol=1e-4)
+    assert not change[list(SEEN)].any()
+
+
+def test_timm_serves_it_and_it_is_right_where_the_other_was_wrong(world, tmp_path):
+    out = tmp_path / "c.safetensors"
+    assert from_checkpoints(world, "after.safetensors", "--output", out) == 0
+    served = timm.create_model("test_resnet", num_classes=10, checkpoint_path=str(out)).eval()
+    wrong = timm.create_model("test_resnet", num_classes=10, checkpoint_path=str(world[0] / "after.safetensors")).eval()
+    with torch.no_grad():
+        right, was = ((m(world[1]).argmax(1) == world[2]).float().mean() for m in (served, wrong))
+    assert right > 0.95 and was < 0.8
+
+
+def test_prefixes_of_a_nested_checkpoint_stay(world, tmp_path):
+    out = tmp_path / "c.safetensors"
+    assert from_checkpoints(world, "ddp.pth", "--output", out) == 0
+    after = torch.load(world[0] / "ddp.pth", weights_only=True)["state_dict"]
+    found = load_file(out)
+    assert found.keys() == after.keys()
+    assert [k for k in after if not torch.equal(after[k], found[k])] == ["module.fc.bias"]
+
+
+def test_a_second_fold_is_refused(world, tmp_path, capsys):
+    from_checkpoints(world, "after.safetensors", "--output", world[0] / "c.safetensors", "--force")
+    assert from_checkpoints(world, "c.safetensors", "--output", tmp_path / "twice.safetensors") == 2
+    assert "calibrated already" in capsys.readouterr().err and not (tmp_path / "twice.safetensors").exists()
+
+
+def test_exchanged_or_equal_checkpoints_write_nothing_unless_forced(world, tmp_path, capsys):
+    root, out = world[0], tmp_path / "c.safetensors"
+    files = "--before", root / "after.safetensors", "--after", root / "before.safetensors"
+    exchanged = "--model", "test_resnet", *files, "--images", root / "images", "--seen", "0,2,3,6,8", "--output", out
+    assert run(*exchanged) == 1 and not out.exists() and "--force" in capsys.readouterr().out
+    assert run(*exchanged, "--force") == 1 and out.exists()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_head_of_half_precision_keeps_gamma_whole(world, tmp_path, kind):
+    root, out = world[0], tmp_path / "c.safetensors"
+    half = {k: v.to(kind) if v.is_floating_point() else v for k, v in load_file(root / "after.safetensors").items()}
+    save_file(half, root / "half.safetensors")
+    assert from_checkpoints(world, "half.safetensors", "--output", out) == 0
+    found = load_file(out)
+    with safe_open(out, "pt") as file:
+        gamma = json.loads(file.metadata()["ftlib"])["gamma"]
+    wanted = half["fc.bias"].float() + gamma * torch.isin(torch.arange(10), torch.tensor(ABSENT))
+    assert torch.allclose(found["fc.bias"], wanted)
+    served = timm.create_model("test_resnet", num_classes=10, checkpoint_path=str(out)).eval()
+    with torch.no_grad():
+        assert (served(world[1]).argmax(1) == world[2]).float().mean() > 0.95
+
+
+def calibrated(world, tmp_path):
+    """The served model, and what it must answer."""
+    out = tmp_path / "c.safetensors"
+    assert from_checkpoints(world, "after.safetensors", "--output", out) == 0
+    with safe_open(out, "pt") as file:
+        gamma = json.loads(file.metadata()["ftlib"])["gamma"]
+    plain = timm.create_model("test_resnet", num_classes=10, checkpoint_path=str(world[0] / "after.safetensors")).eval()
+    served = timm.create_model("test_resnet", num_classes=10, checkpoint_path=str(out)).eval()
+    with torch.no_grad():
+        return served, calibration.apply(plain(world[1]), gamma, ABSENT).argmax(1)
+
+
+@pytest.mark.parametrize("how", ["timm", "torch.jit", "torch.export"])
+def test_what_serves_the_checkpoint_gives_the_calibrated_predictions(world, tmp_path, how):
+    model, expected = calibrated(world, tmp_path)
+    images = world[1]
+    with torch.no_grad():
+        if how == "torch.jit":
+            model = torch.jit.trace(model, images[:2])
+        if how == "torch.export":
+            size = {0: torch.export.Dim("batch", min=2)}
+            model = torch.export.export(model, (images[:4],), dynamic_shapes=(size,)).module()
+        assert torch.equal(model(images).argmax(1), expected)
+
+
+def test_onnxruntime_gives_the_calibrated_predictions(world, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, expected = calibrated(world, tmp_path)
+    torch.onnx.export(model, (world[1],), tmp_path / "m.onnx", dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "m.onnx")
+    (answers,) = session.run(None, {session.get_inputs()[0].name: world[1].numpy()})
+    assert (answers.argmax(1) == expected.numpy()).all()
+
+
+def small(num_classes: int = 10) -> nn.Module:
+    """A model that timm does not know."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision:shufflenet_v2_x0_5", "torchvision:mobilenet_v3_small", "test_main:small"]
+)
+def test_models_of_torchvision_and_of_ones_own_serve_as_well(world, tmp_path, name, monkeypatch):
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    if name.startswith("torchvision"):
+        model = pytest.importorskip("torchvision.models").get_model(
+            name.partition(":")[2], weights=None, num_classes=10
+        )
+    else:
+        model = small()
+    for file in ("b", "a"):
+        save_file(model.state_dict(), tmp_path / f"{file}.safetensors")
+        with torch.no_grad():
+            list(model.parameters())[-1][list(SEEN)] += 4
+    files = "--before", tmp_path / "b.safetensors", "--after", tmp_path / "a.safetensors"
+    arguments = "--model", name, *files, "--images", world[0] / "images", "--seen", "0,2,3,6,8"
+    out = tmp_path / "c.safetensors"
+    assert run(*arguments, "--output", out, "--force") in (0, 1)  # the features of random weights need not be good
+    model.load_state_dict(load_file(out))
+    assert load_file(out).keys() == load_file(tmp_path / "a.safetensors").keys()
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+BAD_LOGITS = {
+    "no file": ({}, "missing.npz", "no file"),
+    "another format": (b"hello", "x.txt", "expected .npz"),
+    "not an archive": (b"hello", "x.npz", "cannot be read"),
+    "an empty archive": (b"", "x.npz", "cannot be read"),
+    "damaged safetensors": (b"\x08\0\0\0\0\0\0\0{}", "x.safetensors", "cannot be read"),
+    "other names": ({"scores": np.zeros((2, 10))}, "x.npz", "expected logits and labels"),
+    "no labels": ({"logits": np.zeros((2, 10))}, "x.npz", "expected logits and labels"),
+    "a table without a header": (b"1,2,3\n4,5,6\n", "x.csv", "expected one called label"),
+    "a table with words": (b"label,a,b\n1,x,2\n", "x.csv", "cannot be read"),
+    "a table with half labels": (b"label,a,b\n0.5,1,2\n", "x.csv", "not whole numbers"),
+    "an empty table": (b"", "x.csv", "expected one called label"),
+    "objects": ({"logits": np.array([Evil()], object), "labels": np.zeros(1, int)}, "x.npz", "cannot be read"),
+    "NaN": ({"logits": np.full((20, 10), np.nan), "labels": np.zeros(20, int)}, "x.npz", "NaN"),
+    "infinite": ({"logits": np.full((20, 10), np.inf), "labels": np.zeros(20, int)}, "x.npz", "infinite"),
+    "absent labels": ({"logits": np.zeros((20, 10)), "labels": np.ones(20, int)}, "x.npz", "not among the seen classes"),
+    "labels outside": ({"logits": np.zeros((20, 10)), "labels": np.full(20, 77)}, "x.npz", "not among the seen"),
+    "float labels": ({"logits": np.zeros((20, 10)), "labels": np.zeros(20)}, "x.npz", "expected integers"),
+    "fewer labels": ({"logits": np.zeros((20, 10)), "labels": np.zeros(19, int)}, "x.npz", "expected integers"),
+    "integer logits": ({"logits": np.zeros((20, 10), int), "labels": np.zeros(20, int)}, "x.npz", "expected floating"),
+    "no images": ({"logits": np.zeros((0, 10)), "labels": np.zeros(0, int)}, "x.npz", "not empty"),
+    "logits in one row": ({"logits": np.zeros(10), "labels": np.zeros(10, int)}, "x.npz", "expected floating"),
+    "another old head": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((20, 11))},
+        "x.npz", "expected equal shapes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_LOGITS)
+def test_a_bad_file_of_logits_is_one_sentence_and_two(case, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, name, says = BAD_LOGITS[case]
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content:
+        np.savez(tmp_path / name, **content)
+    assert run("--logits", name, "--seen", "0,2,3,6,8") == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and error.startswith("ftlib: ")
+    assert not (tmp_path / "executed").exists()
+
+
+BAD_OPTIONS = {
+    "a name without names": (["--seen", "cat"], "no class is called 'cat'"),
+    "a misspelt name": (["--seen", "antt,bee", "--classes", "classes.txt"], "near: ant"),
+    "a negative id": (["--seen=-1"], "no class is called '-1'"),
+    "an id outside": (["--seen", "0,12"], "the last of 10 classes is 9"),
+    "an id twice": (["--seen", "0,0,2"], "name every class once"),
+    "all classes": (["--seen", "0-9"], "absent classes are empty"),
+    "nothing": (["--seen", ""], "no class is called ''"),
+    "one class": (["--seen", "0"], "not among the seen classes"),
+    "both sides": (["--seen", "0,2,3,6,8", "--absent", "1,2"], "both seen and absent"),
+    "absent outside": (["--seen", "0,2,3,6,8", "--absent", "55"], "only 10 columns"),
+    "too few names": (["--seen", "0,2,3,6,8", "--classes", "three.txt"], "3 class names for 10"),
+    "no file of names": (["--seen", "0", "--classes", "none.txt"], "No such file"),
+    "min_sy above one": (["--seen", "0,2,3,6,8", "--min-sy", "95"], "between 0 and 1"),
+    "an impossible promise": (["--seen", "0,2,3,6,8", "--min-sy", "0.9999", "--min-uy", "0.9999"], "ask for less"),
+    "share of words": (["--seen", "0,2,3,6,8", "--share", "many"], "or 'unlabelled'"),
+    "share without images": (["--seen", "0,2,3,6,8", "--share", "unlabelled"], "needs the logits of unlabelled"),
+    "a weight below zero": (["--seen", "0,2,3,6,8", "--weight=-2"], "above 0"),
+    "no test file": (["--seen", "0,2,3,6,8", "--test", "none.npz"], "no file"),
+    "an output without a checkpoint": (["--seen", "0,2,3,6,8", "--output", "c.safetensors"], "needs a checkpoint"),
+    "logits and a model": (["--seen", "0,2,3,6,8", "--model", "resnet18"], "either --logits, or all of"),
+    "a report that exists": (["--seen", "0,2,3,6,8", "--report", "there"], "--force"),
+    "a report below a file": (["--seen", "0,2,3,6,8", "--report", "classes.txt/r"], "cannot be written"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_one_sentence_and_two(case, logits, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    (tmp_path / "there.json").write_text("{}")
+    options, says = BAD_OPTIONS[case]
+    assert run("--logits", logits, *options) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def damaged(world, what):
+    """The after checkpoint with one thing wrong."""
+    state = load_file(world[0] / "after.safetensors")
+    path = world[0] / f"{what.replace(' ', '-')}.pth"
+    changes = {
+        "no head": lambda: [state.pop(k) for k in ("fc.weight", "fc.bias")],
+        "no bias": lambda: state.pop("fc.bias"),
+        "a missing key": lambda: state.pop("conv1.0.weight" if "conv1.0.weight" in state else "conv1.weight"),
+        "a key too many": lambda: state.update({"extra.weight": torch.zeros(1)}),
+        "NaN": lambda: state["fc.weight"].fill_(float("nan")),
+        "eleven classes": lambda: state.update({"fc.weight": torch.zeros(11, 96), "fc.bias": torch.zeros(11)}),
+    }
+    if what in changes:
+        changes[what]()
+        torch.save(state, path)
+    elif what == "code":
+        path.write_bytes(pickle.dumps(Evil()))
+    else:
+        path.write_bytes(
+            {"empty": b"", "web page": b"<html>404</html>", "lfs": b"version https://git-lfs.github"}[what]
+        )
+    return path.name
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no head", "no fc.weight"), ("no bias", "no fc.bias"), ("a missing key", "lacks conv1"),
+        ("a key too many", "does not know extra.weight"), ("NaN", "NaN"), ("eleven classes", "fc."),
+        ("code", "not a readable"), ("empty", "it is empty"), ("web page", "web page"), ("lfs", "git lfs pull"),
+    ],
+)  # fmt: skip
+def test_a_bad_checkpoint_is_one_sentence_and_two(world, tmp_path, capsys, monkeypatch, what, says):
+    monkeypatch.chdir(tmp_path)
+    assert from_checkpoints(world, damaged(world, what), "--output", tmp_path / "c.safetensors") == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("test_resnett", "near: test_resnet"), ("test_vit", "another architecture"), ("torchvision:resnet0", "resnet0"),
+        ("no_module:make", "No module named"), ("json:nothing", "no attribute 'nothing'"), (":", "expected a timm name"),
+    ],
+)  # fmt: skip
+def test_a_bad_model_is_one_sentence_and_two(world, capsys, model, says):
+    assert from_checkpoints(world, model=model) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_bad_images_are_one_sentence_and_two(world, tmp_path, capsys):
+    root = world[0]
+    files = "--model", "test_resnet", "--before", root / "before.safetensors", "--after", root / "after.safetensors"
+    cases = {"none": "no folder", "empty": "any class folder", "few": "3 class names for a head of 10"}
+    (tmp_path / "empty").mkdir()
+    for name in NAMES[:3]:
+        (tmp_path / "few" / name).mkdir(parents=True)
+    for folder, says in cases.items():
+        assert run(*files, "--seen", "0,2", "--images", tmp_path / folder) == 2
+        assert says in capsys.readouterr().err
+    named = "--seen", "ant,cat", "--classes", root / "classes.txt"
+    assert run(*files, *named, "--images", tmp_path / "few") == 2 and "has no image" in capsys.readouterr().err
+    (tmp_path / "few" / "ant" / "x.png").write_text("no image")
+    assert run(*files, *named, "--images", tmp_path / "few") == 2 and "x.png" in capsys.readouterr().err
+    (tmp_path / "few" / "zebra").mkdir()
+    assert run(*files, *named, "--images", tmp_path / "few") == 2 and "'zebra'" in capsys.readouterr().err
+
+
+def test_an_output_that_exists_is_kept_until_forced(world, tmp_path, capsys):
+    out = tmp_path / "c.safetensors"
+    out.write_text("mine")
+    assert from_checkpoints(world, "after.safetensors", "--output", out) == 2
+    assert "--force" in capsys.readouterr().err and out.read_text() == "mine"
+    assert from_checkpoints(world, "after.safetensors", "--output", out, "--force") == 0
+    assert from_checkpoints(world, "after.safetensors", "--output", tmp_path / "c.pth") == 2
+    assert ".safetensors" in capsys.readouterr().err
+
+
+def test_help_has_examples_and_the_module_runs_as_a_program():
+    program = [sys.executable, "-m", "ftlib", "calibrate"]
+    told = subprocess.run([*program, "--help"], capture_output=True, text=True)
+    assert told.returncode == 0 and "examples:" in told.stdout and "exit code: 0 done" in told.stdout
+    assert subprocess.run(program, capture_output=True).returncode == 2
+    assert ftlib.__version__ in subprocess.run([*program[:3], "--version"], capture_output=True, text=True).stdout
