@@ -60,7 +60,12 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to be told the best γ"
     )
-    add("--share", metavar="NUMBER|unlabelled", help="of absent images in use; 'unlabelled' estimates it on --test")
+    add(
+        "--share",
+        type=lambda t: t if t == "unlabelled" else float(t),
+        metavar="NUMBER|unlabelled",
+        help="of absent images in use; 'unlabelled' estimates it on --test",
+    )
     add("--weight", type=float, help="what an absent image counts if a seen one counts 1")
     add("--min-sy", type=float, metavar="ACC", help="seen accuracy to keep")
     add("--min-uy", type=float, metavar="ACC", help="absent accuracy to reach, as mirror images imitate it")
@@ -106,8 +111,6 @@ def _calibrate(args: argparse.Namespace) -> int:
     test = own.read_arrays(args.test) if args.test else {}
     unlabelled = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
     prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
-    if (share := prefer.get("share")) not in (None, "unlabelled"):
-        prefer["share"] = _number(share)
     found = calibrate(arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer)
     report = _report(found, test)
     print(_text(report))
@@ -160,13 +163,6 @@ def _split(args: argparse.Namespace, names: Sequence[str] | None, total: int) ->
         raise ValueError(f"--seen names class {beyond[0]}, but the last of {total} classes is {total - 1}")
     rest = [c for c in range(total) if c not in set(seen)]
     return ClassSplit(seen, class_columns(args.absent, names, "--absent") if args.absent else rest)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--share {text}: expected a number between 0 and 1, or 'unlabelled'") from None
 
 
 def _writable(path: Path, force: bool) -> None:

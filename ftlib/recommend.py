@@ -139,7 +139,7 @@ def calibrate(
         raise ValueError(f"old_head is {list(old_head.shape)}, the logits {list(logits.shape)}: expected equal shapes")
     total, rows = len(logits), _some(len(logits))
     logits, labels = logits[rows], labels[rows]
-    old = None if old_head is None else check_logits(old_head, split)[rows.to(old_head.device)].to(logits.device)
+    old = None if old_head is None else check_logits(old_head, split)[rows].to(logits.device)
     if unlabelled is not None:
         unlabelled = check_logits(unlabelled, split)[_some(len(unlabelled))]
 
@@ -310,33 +310,25 @@ def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, l
         "as in training, the model in evaluation mode, the classes in this order? Else the features suffered, and γ "
     )
     rules = [
-        (chances, "stop", "probabilities", "all numbers lie between 0 and 1: probabilities. Give logits, or their log"),
-        (
-            not chances and bool(logits.logsumexp(1).abs().max() < 1e-2),
-            "note", "log-probabilities", "these are log-probabilities, which serve as well as logits",
-        ),
-        (
-            off > max(0.3, 2 * np.mean(guess == y)),
-            "stop", "labels", f"{off:.0%} of the predictions are the label {shift:+d}: number the classes from 0",
-        ),
-        (same, "stop", "same", "the old head says what the new one says: the two checkpoints are the same"),
-        (
-            was > now,
-            "stop", "exchanged",
-            f"the old head is right for {was:.0%} of these images, the new one for {now:.0%}: exchanged checkpoints?",
-        ),
+        (chances, "stop", "probabilities",
+         "all numbers lie between 0 and 1: probabilities. Give logits, or their log"),
+        (not chances and bool(logits.logsumexp(1).abs().max() < 1e-2), "note", "log-probabilities",
+         "these are log-probabilities, which serve as well as logits"),
+        (off > max(0.3, 2 * np.mean(guess == y)), "stop", "labels",
+         f"{off:.0%} of the predictions are the label {shift:+d}: number the classes from 0"),
+        (same, "stop", "same",
+         "the old head says what the new one says: the two checkpoints are the same"),
+        (was > now, "stop", "exchanged",
+         f"the old head is right for {was:.0%} of these images, the new one for {now:.0%}: exchanged checkpoints?"),
         (found < 0.55, "stop", "features", f"{amiss}cannot help"),
         (0.55 <= found < 0.8, "caution", "features", f"{amiss}helps less than it seems"),
-        (
-            low <= 0 <= high or gamma <= 0,
-            "stop", "nothing", "γ cannot be told from 0: there is nothing to repair, or it was repaired already",
-        ),
-        (len(split.seen) < 8, "caution", "few-classes", f"{len(split.seen)} seen classes tell little about others"),
+        (low <= 0 <= high or gamma <= 0, "stop", "nothing",
+         "γ cannot be told from 0: there is nothing to repair, or it was repaired already"),
+        (len(sizes) < 8, "caution", "few-classes",
+         f"{len(sizes)} seen classes tell little about others: margin_quantile is safer"),
         ((sizes == 0).any(), "caution", "missing", f"{(sizes == 0).sum()} of {len(sizes)} seen classes have no image"),
         (n < 10 * len(sizes), "caution", "few-images", f"{n / len(sizes):.1f} images a seen class are few"),
-        (
-            now >= 0.995,
-            "note", "memorised", "they are known by heart: on new images γ costs more seen accuracy than said here",
-        ),
+        (now >= 0.995, "note", "memorised",
+         "they are known by heart: on new images γ costs more seen accuracy than said here"),
     ]  # fmt: skip
     return [Advice(*advice) for holds, *advice in rules if holds]

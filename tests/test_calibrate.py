@@ -14,10 +14,11 @@ import timm
 import torch
 from torch import nn
 
-from ftlib import calibration, calibrate, collect
+from ftlib import calibration
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
+calibrate, collect = ftlib.calibrate, ftlib.collect
 SPLIT = ClassSplit(seen=range(10), absent=range(10, 20))
 VECTORS = sorted(Path(__file__).with_name("vectors").glob("*.json"))
 
@@ -131,7 +132,7 @@ def test_absent_accuracy_that_is_asked_for_is_reached_by_the_smallest_gamma_that
 def test_a_promise_that_no_gamma_keeps_is_refused():
     logits, labels, old = draw(signal=2.0)
     for prefer in ({"min_uy": 0.99999}, {"min_sy": 0.999, "min_uy": 0.8}):
-        with pytest.raises(ValueError, match="no γ keeps min_.* ask for less"):
+        with pytest.raises(ValueError, match=r"no γ keeps min_.* ask for less"):
             calibrate(logits, labels, SPLIT, old, prefer=prefer)
 
 
@@ -151,6 +152,18 @@ def test_the_mix_of_unlabelled_images_is_estimated_and_moves_gamma():
         assert abs(found.share - share) < 0.2 and "share" in codes(found)
         gammas.append(found.gamma)
     assert gammas == sorted(gammas) and gammas[0] < gammas[-1]
+
+
+def test_the_estimated_mix_is_the_mean_of_the_posteriors_that_it_leads_to():
+    split = ClassSplit(range(10), range(10, 18))
+    logits, _, _ = draw(3, n=300, absent=True, share=0.3)
+    share, prior = calibration.estimated_share(logits, split, 3.0), 8 / 18
+    posteriors = []
+    for row in logits.astype(float):
+        odds = np.exp(row[10:18]).sum() * np.exp(3.0) / np.exp(row[:10]).sum() * (1 - prior) / prior
+        odds *= share / (1 - share)
+        posteriors.append(odds / (1 + odds))
+    assert 0.05 < share < 0.9 and np.mean(posteriors) == pytest.approx(share, abs=1e-5)
 
 
 def test_the_estimated_mix_is_that_of_quapy():

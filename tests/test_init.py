@@ -53,8 +53,9 @@ ROOT = Path(ftlib.__file__).parent
 LEFT = {  # a module to all that it may import, besides what those may
     "core": (), "checks": ("core",), "metrics": ("checks",),
     "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",),
+    "recommend": ("calibration",),
     "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
-    "methods": ("training",), "baselines": ("methods",),
+    "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
     "benchmarks": ("core", "store"), "store": ("core",), "runs": ("store", "models"), "pools": ("store",),
     "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "runs", "sweeps"),
 }  # fmt: skip
@@ -101,7 +102,9 @@ def test_arrows_point_left_and_never_into_the_book():
             assert not {other for other in imported(name, known) if other.startswith("ftlib.book")}, name
 
 
-@pytest.mark.parametrize("name", ["metrics", "calibration", "reliability", "analysis", "book.claims", "book.estimates"])
+@pytest.mark.parametrize(
+    "name", ["metrics", "calibration", "recommend", "reliability", "analysis", "book.claims", "book.estimates"]
+)
 def test_the_pure_wing_loads_no_image_model_or_plotting_library(name):
     heavy = ("timm", "matplotlib", "PIL", "sklearn", "torchvision", "pandas")
     assert python(f"import sys, ftlib.{name}; print([m for m in {heavy} if m in sys.modules])") == "[]"

@@ -1,4 +1,4 @@
-"""``python -m ftlib calibrate``: from files to γ and to a checkpoint that others serve, and one sentence for bad input."""
+"""``python -m ftlib calibrate``: from files to γ and to a checkpoint that others serve; bad input is one sentence."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_logits_give_gamma_a_report_and_a_page(logits, tmp_path, capsys):
 
 
 def test_every_file_format_gives_the_same(logits, tmp_path, capsys):
-    values, labels, old = draw()
+    values, labels, _ = draw()
     save_file({k: torch.from_numpy(v) for k, v in np.load(logits).items()}, tmp_path / "train.safetensors")
     header = ",".join(["label", *NAMES])
     np.savetxt(tmp_path / "t.csv", np.c_[labels, values], delimiter=",", header=header, comments="", fmt="%.9g")
@@ -129,7 +129,6 @@ def test_a_table_by_pandas_serves_too(logits, tmp_path):
 
 
 def test_a_labelled_test_file_tells_what_gamma_wins_and_the_best_one(logits, tmp_path, capsys):
-    values, labels, _ = draw(1)
     rng = np.random.default_rng(2)
     labels = rng.integers(10, size=200)
     values = rng.normal(size=(200, 10)) + 4 * np.eye(10)[labels] + 4 * np.isin(np.arange(10), SEEN)
@@ -305,7 +304,7 @@ BAD_LOGITS = {
     "objects": ({"logits": np.array([Evil()], object), "labels": np.zeros(1, int)}, "x.npz", "cannot be read"),
     "NaN": ({"logits": np.full((20, 10), np.nan), "labels": np.zeros(20, int)}, "x.npz", "NaN"),
     "infinite": ({"logits": np.full((20, 10), np.inf), "labels": np.zeros(20, int)}, "x.npz", "infinite"),
-    "absent labels": ({"logits": np.zeros((20, 10)), "labels": np.ones(20, int)}, "x.npz", "not among the seen classes"),
+    "absent labels": ({"logits": np.zeros((20, 10)), "labels": np.ones(20, int)}, "x.npz", "not among the seen"),
     "labels outside": ({"logits": np.zeros((20, 10)), "labels": np.full(20, 77)}, "x.npz", "not among the seen"),
     "float labels": ({"logits": np.zeros((20, 10)), "labels": np.zeros(20)}, "x.npz", "expected integers"),
     "fewer labels": ({"logits": np.zeros((20, 10)), "labels": np.zeros(19, int)}, "x.npz", "expected integers"),
@@ -348,7 +347,7 @@ BAD_OPTIONS = {
     "no file of names": (["--seen", "0", "--classes", "none.txt"], "No such file"),
     "min_sy above one": (["--seen", "0,2,3,6,8", "--min-sy", "95"], "between 0 and 1"),
     "an impossible promise": (["--seen", "0,2,3,6,8", "--min-sy", "0.9999", "--min-uy", "0.9999"], "ask for less"),
-    "share of words": (["--seen", "0,2,3,6,8", "--share", "many"], "or 'unlabelled'"),
+    "a share above one": (["--seen", "0,2,3,6,8", "--share", "50"], "between 0 and 1"),
     "share without images": (["--seen", "0,2,3,6,8", "--share", "unlabelled"], "needs the logits of unlabelled"),
     "a weight below zero": (["--seen", "0,2,3,6,8", "--weight=-2"], "above 0"),
     "no test file": (["--seen", "0,2,3,6,8", "--test", "none.npz"], "no file"),
@@ -413,8 +412,10 @@ def test_a_bad_checkpoint_is_one_sentence_and_two(world, tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("test_resnett", "near: test_resnet"), ("test_vit", "another architecture"), ("torchvision:resnet0", "resnet0"),
-        ("no_module:make", "No module named"), ("json:nothing", "no attribute 'nothing'"), (":", "expected a timm name"),
+        ("test_resnett", "near: test_resnet"), ("test_vit", "another architecture"),
+        ("torchvision:resnet0", "resnet0"),
+        ("no_module:make", "No module named"), ("json:nothing", "no attribute 'nothing'"),
+        (":", "expected a timm name"),
     ],
 )  # fmt: skip
 def test_a_bad_model_is_one_sentence_and_two(world, capsys, model, says):
@@ -455,5 +456,6 @@ def test_help_has_examples_and_the_module_runs_as_a_program():
     program = [sys.executable, "-m", "ftlib", "calibrate"]
     told = subprocess.run([*program, "--help"], capture_output=True, text=True)
     assert told.returncode == 0 and "examples:" in told.stdout and "exit code: 0 done" in told.stdout
-    assert subprocess.run(program, capture_output=True).returncode == 2
+    for wrong in ([], ["--share", "many"], ["--min-sy", "much"], ["--options", "{"]):
+        assert subprocess.run([*program, *wrong], capture_output=True).returncode == 2
     assert ftlib.__version__ in subprocess.run([*program[:3], "--version"], capture_output=True, text=True).stdout
