@@ -122,7 +122,8 @@ def check_value(value, default, what):
         raise BookError(f"{what} is {value!r}, which YAML reads as text; expected float: write {float(value):.1e}")
     if default is not None and type(value) is not type(default):
         kinds = type(value).__name__, type(default).__name__
-        form = f": write it in brackets, {dump([value])}" if isinstance(default, list) else ""
+        alone = isinstance(default, list) and (not default or type(value) is type(default[0]))
+        form = f": write it in brackets, {dump([value])}" if alone else ""
         raise BookError(f"{what} is {value!r} ({kinds[0]}); expected {kinds[1]}, such as {default!r}{form}")
     return value
 

@@ -1,10 +1,12 @@
-"""book/lint.py: what is wrong with a chapter's code is told at its line, and formatting leaves the prose alone."""
+"""Code of chapters: book/lint.py tells faults at their line and leaves the prose alone; nothing is 0/0."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
@@ -80,3 +82,15 @@ def test_formatting_changes_code_and_nothing_else():
 def test_names_carry_over_from_cell_to_cell():
     assert found("print(seeds)") == []
     assert [fault for _, fault in found("print(seedz)")] == ["F821 Undefined name `seedz`"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((0.6, 0.8), (0.0, 0.7)), ((0.6, 0.8), (0.0, 0.0)), ((0.0, 0.0), (0.3, 0.4)), ((0, 0), (0, 0))],
+)
+def test_the_two_forces_of_chapter_2_add_up_where_no_absent_image_is_right(before, after):
+    cells = re.findall(r"```{code-cell}\n(.*?)```", (BOOK / "02-what-breaks.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = {"pre": before, "fine": after}
+    names = {name: pd.DataFrame([pair], columns=["uy", "uu"], dtype=float) for name, pair in names.items()}
+    exec(next(cell for cell in cells if cell.startswith("kept")), names)
+    assert (names["gained"] - names["lost"])[0] == pytest.approx(100 * (after[0] - before[0]))

@@ -71,6 +71,13 @@ def test_parameters_by_hand_reach_every_chapter_of_the_published_profile():
         assert given.get("recipe", {}).get("lr", 0.5) == 0.5, chapter
 
 
+def test_brackets_are_proposed_only_around_what_a_list_may_hold(tmp_path):
+    with pytest.raises(execute.BookError, match=r"expected list, such as \[0, 1\]: write it in brackets, \[3\]$"):
+        plan(tmp_path / "a", "parameters: {seeds: 3}")
+    with pytest.raises(execute.BookError, match=r"'0\.\.3' \(str\); expected list, such as \[0, 1\]$"):
+        plan(tmp_path / "b", "parameters: {seeds: 0..3}")
+
+
 def test_what_is_printed_at_the_start_names_each_value_and_who_has_another():
     chapters = {"01-one": {"lr": 0.1, "seeds": [0, 1]}, "02-two": {"lr": 0.1, "seeds": [3]}}
     told = execute.describe({"profile": "tiny", "chapters": chapters}).splitlines()
