@@ -24,7 +24,10 @@ def read_plan(book, profile, only=None, overrides=()):
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
         raise BookError(f"there is no profile {profile!r} in {path.parent}; there are {known}")
-    spec = read_yaml(path.read_text(encoding="utf-8"), path) or {}
+    try:
+        spec = read_yaml(path.read_text(encoding="utf-8"), path) or {}
+    except UnicodeDecodeError as error:
+        raise BookError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
     if not isinstance(spec, dict):
         raise BookError(f"{path} is {spec!r}; write NAME: VALUE lines")
     defaults = {p.stem: read_defaults(p) for p in sorted(book.glob("[0-9][0-9]-*.md"))}

@@ -339,6 +339,8 @@ bad("experiment-head-none", lambda _: Experiment(PAIR, head=None), T, "head is N
 bad("recipe-numpy", lambda _: Recipe(epochs=np.int64(3)), T, "Recipe.epochs", "int64", "expected int")
 bad("grid-seed-float", lambda _: grid([PAIR], [0.0], "finetune"), T, "seed is 0.0", "int")
 bad("grid-benchmarks-none", lambda _: grid(None, [0], "finetune"), T, "benchmarks is None", "list")
+bad("sweep-scheduler-set", lambda _: in_folder("FTLIB_SCHEDULER", "s.json", lambda: sweep([Experiment(PAIR)])),
+    FileNotFoundError, "s.json", "dask")
 bad("sweep-mapping", lambda _: sweep({"a": PAIR}, jobs=1), T, f"'{PAIR}'", "Experiment")
 bad("sweep-pairs", lambda _: sweep([("a", Experiment(PAIR).method)], jobs=1), T, "('a', 'finetune')", "Experiment")
 
@@ -762,6 +764,7 @@ bad("estimate-nan", lambda _: estimates.estimate([1.0, NAN]), V, "nan", "finite"
 bad("estimate-inf", lambda _: estimates.estimate([INF]), V, "inf", "finite")
 bad("estimate-text", lambda _: estimates.estimate(["many"]), V, "'many'", "numbers")
 bad("estimate-none", lambda _: estimates.estimate([None]), V, "None", "numbers")
+bad("estimate-number", lambda _: estimates.estimate(57.25), V, "57.25", "one for each independent repetition")
 bad("over-seeds-nothing", lambda _: estimates.over_seeds({}), V, "[]", "at least one")
 bad("table-row", lambda _: estimates.table(["a", "b"], [[1]]), V, "[1]", "1 cells", "2")
 check = claims.check
@@ -771,6 +774,8 @@ bad("claim-inf", lambda _: check("id", "s", {"seed 0": -INF}), V, "'id'", "-inf"
 bad("claim-text", lambda _: check("id", "s", {"seed 0": "much"}), V, "'id'", "'much'")
 bad("claim-twice", lambda _: check("id", "s", [("a", 1.0), ("a", 2.0)]), V, "'id'", "['a']")
 bad("claim-numbers", lambda _: check("id", "s", [1.0, 2.0]), V, "'id'", "1.0", "label")
+bad("claim-number", lambda _: check("id", "s", 1.5), V, "'id'", "1.5", "a number under each label")
+bad("claim-words", lambda _: check("id", "s", "much"), V, "'id'", "'m'", "a number under each label")
 bad("claim-within-0", lambda _: check("id", "s", EFFECTS, within=0), V, "'id'", "within=0", "positive")
 bad("claim-within-nan", lambda _: check("id", "s", EFFECTS, within=NAN), V, "'id'", "within=nan", "positive")
 bad("claim-two-bounds", lambda _: check("id", "s", EFFECTS, within=1, at_least=1), V, "within=1", "at_least=1")
@@ -857,6 +862,8 @@ for override, says in (
 ):
     bad(f"override-{override}", lambda h, o=override: book(h, "", o), BookError, *says)
 bad("profile-gone", lambda h: (book(h, ""), read_plan(h / "book", "huge")), BookError, "'huge'", "tiny")
+bad("profile-latin-1", lambda h: (book(h, ""), (h / "book/profiles/tiny.yml").write_bytes("# é".encode("latin-1")),
+    read_plan(h / "book", "tiny")), BookError, "tiny.yml is not UTF-8", "byte 2", "save it")
 bad("chapter-gone", lambda h: book(h, "", only=["07"]), BookError, "'07'", "01-one")
 bad("chapter-computed", lambda h: book(h, "", cell="lr = 0.1\nn = 2 * lr"), BookError, "01-one.md", "n = 2 * lr",
     "next cell")

@@ -132,8 +132,9 @@ def check(
     ValueError
         No effects, a repeated label, an effect that is not finite, a label without a group, or bounds that clash.
     """
-    pairs = list(effects.items() if isinstance(effects, Mapping) else effects)
+    pairs: Any = effects
     try:
+        pairs = list(effects.items() if isinstance(effects, Mapping) else effects)
         if groups is None and pairs and all(isinstance(label, tuple) for label, _ in pairs):
             groups = [f"seed {seed}" for (_, seed), _ in pairs]
         pairs = [("{}, seed {}".format(*k) if isinstance(k, tuple) else str(k), float(v)) for k, v in pairs]

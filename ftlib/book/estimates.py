@@ -60,8 +60,8 @@ def estimate(values: Iterable[float]) -> Estimate:
     ValueError
         No values, or one that is not finite.
     """
-    values = list(values)
     try:
+        values = list(values)
         sample = np.array([float(v) for v in values])
     except (TypeError, ValueError):
         raise ValueError(f"values {values}: expected numbers, one for each independent repetition") from None
