@@ -512,7 +512,7 @@ bad("checkpoint-other-head", lambda h: built(h, build("test_resnet", 9).state_di
 bad("checkpoint-find", lambda _: checkpoints.find("pip:"), V, "'pip:'", "efficientnet_lite0")
 bad("images-of-bytes", lambda _: models.features_and_logits(net(), IMAGES), V, "torch.uint8", "floating")
 bad("model-without-head", lambda _: models.head(nn.ReLU()), T, "ReLU", "linear layer")
-BEYOND = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU())
+BEYOND = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.Softmax(1))  # gives probabilities, not logits
 bad("model-beyond-its-head", lambda _: models.features_and_logits(BEYOND, torch.ones(2, 3, 8, 8)), V, "Sequential",
     "last linear layer")
 bad("classes-text", lambda _: build("test_resnet", "four"), V, "'four'", "integer", open=FROZEN)
