@@ -846,7 +846,7 @@ for name, profile, says in (
 ):
     bad(f"profile-{name}", lambda h, p=profile: book(h, p), BookError, *says)
 for override, says in (
-    ("seeds=folder:mine/a-b", ("'seeds' is 'folder:mine/a-b'", '["folder:mine/a-b"]')),
+    ("seeds=folder:mine/a-b", ("'seeds' is 'folder:mine/a-b'", "such as [0, 1]")),
     ("seeds", ("-p seeds", "NAME=VALUE")),
     ("profile=cpu", ("-p profile=cpu", "--profile NAME")),
     ("seeds=[0", ("-p seeds=[0", "not YAML")),
