@@ -96,3 +96,7 @@ def test_the_style_is_set_for_all_that_follows():
     with mpl.rc_context():
         figures.use_style()
         assert plt.subplots()[0].get_figwidth() == figures.WIDTH
+
+
+def test_a_class_whose_name_the_typeface_lacks_is_drawn_as_its_number():
+    assert design.drawable(["mug", "café", "чашка", "マグ"]) == ["mug", "café", "чашка", "3"]

@@ -168,6 +168,16 @@ def test_finishing_writes_the_record_with_all_runs_and_glues_the_texts(tmp_path,
     assert written["provenance"]["runs"] == ["a", "b"] and written["provenance"]["seeds"] == [0, 1]
 
 
+def test_what_was_left_out_of_the_images_is_in_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr("myst_nb.glue", lambda *args, **how: None)
+    done = study(tmp_path, monkeypatch)
+    done.used = {"a": run(0.0, key="a")}
+    monkeypatch.setattr("ftlib.book.study.families.left_out", lambda name, data: {"not an image": 2})
+    done.finish({})
+    written = json.loads((tmp_path / "results/local/99-test.json").read_text())
+    assert written["provenance"]["left_out"] == {"not an image": 2}
+
+
 # --- choices, and what did not come to an end ------------------------------------------------------------------------
 
 
