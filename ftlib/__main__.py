@@ -80,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     try:
         return _calibrate(args)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f"ftlib: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:  # 1 means that γ is not advised, so that nothing else may end with it
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        print(f"ftlib: {kind}{' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
@@ -128,29 +129,29 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _collected(args: argparse.Namespace, own: Any, checkpoint: Any, names: list[str] | None) -> tuple[ClassSplit, Any]:
     """The split, and the arrays that the two checkpoints give to the images of seen classes."""
+    from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     from ftlib import models
 
-    split: list[ClassSplit] = []
-
-    def columns(folders: list[str]) -> dict[str, int]:
-        every, total = names or folders, checkpoint.classes
-        if len(every) != total:
-            raise ValueError(
-                f"{len(every)} class names for a head of {total}: give --classes FILE, all names in the head's order"
-            )
-        if unknown := [f for f in folders if f not in every]:
-            raise ValueError(f"the folder {unknown[0]!r} of {args.images} is none of the class names in {args.classes}")
-        split.append(_split(args, every, total))
-        return {f: every.index(f) for f in folders if every.index(f) in split[0].seen}
-
-    batches = own.image_folder(args.images, checkpoint.model, columns)
+    images, total = own.image_folder(args.images, checkpoint.model), checkpoint.classes
+    every = names or images.classes
+    if len(every) != total:
+        raise ValueError(
+            f"{len(every)} class names for a head of {total}: give --classes FILE, all names in the head's order"
+        )
+    if unknown := [f for f in images.classes if f not in every]:
+        raise ValueError(f"the folder {unknown[0]!r} of {args.images} is none of the class names in {args.classes}")
+    split, ids = _split(args, every, total), [every.index(f) for f in images.classes]
+    images.samples = [(file, ids[c]) for file, c in images.samples if ids[c] in split.seen]
+    if not images.samples:
+        raise ValueError(f"{args.images} has no image in a folder of a seen class, such as {every[split.seen[0]]}")
+    batches = tqdm(DataLoader(images, batch_size=32), "images", unit="batch")
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    features, logits, labels = own.collect(checkpoint.model, tqdm(batches, "images", unit="batch"), device)
+    features, logits, labels = own.collect(checkpoint.model, batches, device)
     with torch.no_grad():
         old_head = models.head(checkpoint.old)(features)
-    return split[0], {"logits": logits, "labels": labels, "old_head": old_head}
+    return split, {"logits": logits, "labels": labels, "old_head": old_head}
 
 
 def _split(args: argparse.Namespace, names: Sequence[str] | None, total: int) -> ClassSplit:

@@ -276,7 +276,8 @@ def best_of_mirrored(
         return Gamma(0.0, split)  # no class leads its side: one γ is as good as another
     right = lost.sum() + np.append(0, np.cumsum(np.bincount(place, np.concatenate([-lost, won]))))
     total = len(labels)
-    accuracy = right.round(9) / (total * len(split.classes))  # equal ones stay equal, whatever the order of the sum
+    # Rounded, equal ones stay equal, whatever the order of the sum; which may end a little above 1.
+    accuracy = (right.round(9) / (total * len(split.classes))).clip(max=1)
     best = int(accuracy.argmax())
     independent = total**2 / np.square(weight).sum()  # images that would make as good a mean if all counted the same
     error = math.sqrt(accuracy[best] * (1 - accuracy[best]) / (2 * independent))

@@ -8,22 +8,23 @@ import inspect
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ftlib import checkpoints, models
 from ftlib.calibration import Gamma
 from ftlib.core import head_layers
 from ftlib.store import write_atomic
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
 
 ARRAYS = ("logits", "labels", "old_head", "unlabelled")
 NOTE = "ftlib"  # the name of γ and split in a checkpoint's metadata
@@ -50,7 +51,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
             has = list(found)
         else:
             raise ValueError("expected .npz, .safetensors, .csv or .parquet")
-    except (ValueError, EOFError, OSError, ImportError, zipfile.BadZipFile, SafetensorError) as error:
+    except Exception as error:  # whatever a reader makes of a broken file
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not {"logits", "unlabelled"} & found.keys():
         raise ValueError(f"{path} holds {', '.join(has) or 'nothing'}: expected logits and labels by these names")
@@ -220,11 +221,8 @@ def _factory(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def image_folder(root: Path, model: nn.Module, columns: Callable[[list[str]], Mapping[str, int]]) -> DataLoader:
-    """Batches of images and columns, as timm prepares them for the model, from a folder a class.
-
-    ``columns`` turns the folders' names, in alphabetical order, into the columns of those that are wanted.
-    """
+def image_folder(root: Path, model: nn.Module) -> ImageFolder:
+    """Images of a folder a class, in alphabetical order, as timm prepares them for the model."""
     from timm.data.config import resolve_model_data_config
     from timm.data.transforms_factory import create_transform
     from torchvision.datasets import ImageFolder
@@ -232,14 +230,7 @@ def image_folder(root: Path, model: nn.Module, columns: Callable[[list[str]], Ma
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}")
     transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
-    images = ImageFolder(root, transform, allow_empty=True)
-    wanted = columns(images.classes)
-    images.samples = [(f, wanted[images.classes[c]]) for f, c in images.samples if images.classes[c] in wanted]
-    if not images.samples:
-        raise ValueError(
-            f"{root} has no image in a folder of a seen class, such as {', '.join([*wanted][:3]) or 'none'}"
-        )
-    return DataLoader(images, batch_size=32)
+    return ImageFolder(root, transform, allow_empty=True)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

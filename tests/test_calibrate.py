@@ -84,6 +84,15 @@ def test_accuracies_and_curve_are_those_of_images_and_mirror_images():
         assert has == pytest.approx((seen, absent)) and found.curve().at(gamma)[:2] == pytest.approx((seen, absent))
 
 
+def test_an_accuracy_that_rounding_lifts_above_one_is_one():
+    rng = np.random.default_rng(90)
+    labels, split = rng.choice(34, 2000), ClassSplit(range(34), range(34, 68))
+    right = np.ones(2000, bool)
+    margins = calibration.Mirrored(rng.random(2000) + 5, right, -rng.random(2000), right)
+    gamma = calibration.best_of_mirrored(margins, labels, split)
+    assert gamma == pytest.approx((margins.absent.max() + margins.seen.min()) / 2)
+
+
 def test_the_interval_narrows_with_more_images():
     widths = [np.ptp(calibrate(*draw(n=n)[:2], SPLIT).spread["images"]) for n in (100, 6400)]
     assert widths[0] > 4 * widths[1]

@@ -302,6 +302,7 @@ BAD_LOGITS = {
     "a table with half labels": (b"label,a,b\n0.5,1,2\n", "x.csv", "not whole numbers"),
     "an empty table": (b"", "x.csv", "expected one called label"),
     "objects": ({"logits": np.array([Evil()], object), "labels": np.zeros(1, int)}, "x.npz", "cannot be read"),
+    "one array": (pickle.dumps(1), "x.npz", "cannot be read"),
     "NaN": ({"logits": np.full((20, 10), np.nan), "labels": np.zeros(20, int)}, "x.npz", "NaN"),
     "infinite": ({"logits": np.full((20, 10), np.inf), "labels": np.zeros(20, int)}, "x.npz", "infinite"),
     "absent labels": ({"logits": np.zeros((20, 10)), "labels": np.ones(20, int)}, "x.npz", "not among the seen"),
