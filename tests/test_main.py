@@ -453,6 +453,12 @@ def test_an_output_that_exists_is_kept_until_forced(world, tmp_path, capsys):
     assert ".safetensors" in capsys.readouterr().err
 
 
+def test_a_terminal_without_greek_letters_is_served(logits):
+    program = [sys.executable, "-m", "ftlib", "calibrate", "--logits", str(logits), "--seen", "0,2,3,6,8"]
+    done = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "by mirrored" in done.stdout
+
+
 def test_help_has_examples_and_the_module_runs_as_a_program():
     program = [sys.executable, "-m", "ftlib", "calibrate"]
     told = subprocess.run([*program, "--help"], capture_output=True, text=True)
