@@ -132,10 +132,11 @@ MUTANTS = {
         "from ftlib.metrics import Curve; best = Curve.best_gamma; Curve.best_gamma = lambda *a, **k: -best(*a, **k)",
         {"04-the-logit-gap": ["threshold-shifts", "absent-better-than-before"]},
     ),
-    "NCM from one feature in eight": (
-        "import ftlib.metrics as m; ncm = m.ncm_logits\n"
-        "m.ncm_logits = lambda train, labels, features, n: ncm(train[:, ::8], labels, features[:, ::8], n)",
-        {"03-the-features-improve": ["ncm-absent-gain"]},
+    "NCM from the wrong features": (
+        "import ftlib.runs as r; right = r.Run.train.func\n"
+        "wrong = lambda run: right(run)._replace(features=right(run).features.flip(1))\n"
+        "r.Run.train = property(lambda run: (wrong if run.spec['method'] == 'finetune' else right)(run))",
+        {"03-the-features-improve": ["ncm-absent-gain", "ncm-seen-gain"]},
     ),
     "absent rows trained": (
         "import ftlib.methods as m; adapt = m.adapt\n"
