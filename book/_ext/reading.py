@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from docutils import nodes
+from ftlib.book.claims import PAPER
 from sphinx import addnodes
 
 SCORECARD = "15-scorecard"
@@ -53,7 +54,7 @@ def read_worlds(app, chapter):
         app.env.note_dependency(str(path))
         claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
         judged = [claim for claim in claims if claim["verdict"] in WORDS]
-        own = [claim for claim in judged if claim.get("paper")] or judged
+        own = [claim for claim in judged if claim["id"] in PAPER] or judged
         if own:
             worlds[path.parent.name] = {v: sum(claim["verdict"] == v for claim in own) for v in WORDS}
     return worlds

@@ -58,8 +58,7 @@ class Claim:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite bound is None."""
-        values = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self).items()}
-        return values | {"paper": self.paper}
+        return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Claim:
