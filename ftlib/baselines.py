@@ -1,7 +1,7 @@
 """What else one could have done with the same pre-trained model: each a method like those of `ftlib.methods`.
 
 oracle         train on target images of all classes: what the absent classes' images would have been worth
-masked         cross-entropy over the seen logits alone, the absent rows of the head left untouched
+masked         the loss over the seen logits alone, the absent rows of the head left untouched
 frozen_head    train the backbone, keep the pre-trained head
 linear_probe   train the head, keep the pre-trained backbone
 wise           interpolate between the pre-trained and the fine-tuned weights
@@ -36,7 +36,7 @@ def oracle(task: Task, model: nn.Module) -> Result:
 
 
 def masked(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
-    """Cross-entropy over the logits of S only; the head's absent rows stay as they were, weight decay included."""
+    """The loss over the logits of S only; the head's absent rows stay as they were, weight decay included."""
     images, held_out = keep_back(task, holdout)
     device = next(model.parameters()).device
     seen, absent = (torch.tensor(side, device=device) for side in (task.split.seen, task.split.absent))
@@ -47,7 +47,7 @@ def masked(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     start = [p.detach()[absent].clone() for p in rows]
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        return F.cross_entropy(logits[:, seen], place[labels])
+        return training.loss_of(task.recipe, logits[:, seen], place[labels])
 
     @torch.no_grad()
     def restore() -> None:
@@ -126,7 +126,7 @@ def lolsgd(
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
 
     def loss(logits: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
-        value = F.cross_entropy(logits, labels)
+        value = training.loss_of(recipe, logits, labels)
         if not distill:
             return value
         return value + distill * F.cross_entropy(logits[:, absent], teacher(batch)[:, absent].softmax(1))

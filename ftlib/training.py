@@ -41,6 +41,8 @@ class Recipe:
     size: int | None = None  # height and width of the crop that is trained on; None: that of the images
     padding: int = 2  # pixels by which a crop may leave the image; the border is repeated there
     flip: bool = False  # mirror half of the images; wrong for characters
+    loss: str = "softmax"  # cross-entropy over all logits; "sigmoid": a binary one for each class, summed over them
+    label_smoothing: float = 0.0  # share of a label that is spread evenly over all classes
     batch_norm: str = "train"  # statistics of the batch, which also move the running ones; "eval": the latter, frozen
     compile: bool = False  # torch.compile: pays on a GPU, for long runs
     evaluations: int = 5  # points of the history after the start, evenly spread; 0 keeps none
@@ -53,7 +55,16 @@ class Recipe:
             elif type(value).__name__ not in kind.replace("None", "NoneType").split(" | "):
                 raise TypeError(f"Recipe.{field.name} is {value!r} ({type(value).__name__}), expected {kind}")
         positive = ("epochs", "batch_size", "lr")
-        others = ("backbone_lr", "momentum", "weight_decay", "warmup", "finish", "padding", "evaluations")
+        others = (
+            "backbone_lr",
+            "momentum",
+            "weight_decay",
+            "warmup",
+            "finish",
+            "padding",
+            "evaluations",
+            "label_smoothing",
+        )
         for name in positive + others:
             value, least = getattr(self, name), "above 0" if name in positive else "0 or more"
             if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
@@ -62,8 +73,11 @@ class Recipe:
             raise ValueError(f"Recipe.steps is {self.steps}, expected 0 or more, or None for epochs")
         if self.momentum == 0 and self.optimizer in ("sgd", "nesterov"):
             raise ValueError("Recipe.momentum is 0, but timm's sgd is Nesterov's: expected more, or 'momentum'")
-        if self.batch_norm not in ("train", "eval"):
-            raise ValueError(f"Recipe.batch_norm is {self.batch_norm!r}, expected 'train' or 'eval'")
+        for name, known in (("batch_norm", ("train", "eval")), ("loss", ("softmax", "sigmoid"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Recipe.{name} is {getattr(self, name)!r}, expected {known[0]!r} or {known[1]!r}")
+        if self.label_smoothing >= 1:
+            raise ValueError(f"Recipe.label_smoothing is {self.label_smoothing}, expected a share below 1")
         if self.warmup >= 1 or (self.size is not None and self.size < 1):
             raise ValueError(f"Recipe.warmup is {self.warmup} (below 1), size {self.size} (1 or more, or None)")
 
@@ -81,9 +95,13 @@ class Recipe:
         return self.epochs * (images // min(self.batch_size, images)) if self.steps is None else self.steps
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-    """The loss of fine-tuning: over all logits, those of absent classes included."""
-    return F.cross_entropy(logits, labels)
+def loss_of(recipe: Recipe, logits: Tensor, labels: Tensor) -> Tensor:
+    """The recipe's loss of logits [B, C], all of which take part, those of absent classes included."""
+    if recipe.loss == "softmax":
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    on = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    on = on.lerp(torch.full_like(on, 1 / logits.shape[1]), recipe.label_smoothing)
+    return F.binary_cross_entropy_with_logits(logits, on, reduction="sum") / len(logits)
 
 
 class FitLog(NamedTuple):
@@ -99,7 +117,7 @@ def fit(
     *,
     seed: int,
     evaluate: Callable[[float], None] | None = None,
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor] = cross_entropy,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     after_step: Callable[[], None] | None = None,
     span: tuple[float, float] = (0.0, 1.0),
 ) -> FitLog:
@@ -112,8 +130,8 @@ def fit(
     evaluate : callable, optional
         Called with the epochs done, at the start and at ``recipe.evaluations`` later points (at every step if there
         are fewer), with the model in evaluation mode.
-    loss : callable
-        Of logits [B, C], labels [B] and normalised images [B, 3, size, size].
+    loss : callable, optional
+        Of logits [B, C], labels [B] and normalised images [B, 3, size, size]. Default: `loss_of` the recipe.
     after_step : callable, optional
         Called after each step, to undo what an optimizer must not do.
     span : pair of floats
@@ -123,14 +141,14 @@ def fit(
     ------
     ValueError
         No images; a label that is not a column of the head; a crop that does not fit the images; a head to be finished
-        by another loss than cross-entropy.
+        by another loss than the recipe's.
     FloatingPointError
         The loss, or a weight in the end, is not finite; the message gives step, learning rate and seed.
     """
-    if recipe.finish and loss is not cross_entropy:
+    if recipe.finish and loss:
         raise ValueError(
             f"Recipe.finish is {recipe.finish}, but this method has a loss of its own, and the head is finished by "
-            "cross-entropy over all logits: expected 0"
+            "the recipe's over all logits: expected 0"
         )
     device = next(model.parameters()).device
     check_labels(model, data)
@@ -162,7 +180,8 @@ def fit(
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rates[step]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                value = loss(forward(images), labels, images)
+                logits = forward(images)
+                value = loss(logits, labels, images) if loss else loss_of(recipe, logits, labels)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -226,9 +245,9 @@ def reset_statistics(model: nn.Module, data: ImageSet, recipe: Recipe, *, seed: 
 def finish_head(model: nn.Module, data: ImageSet, recipe: Recipe) -> None:
     """Take the head alone to convergence on the features of the centre crops: logistic regression, by L-BFGS.
 
-    What it minimises is the mean cross-entropy over all logits plus the recipe's weight decay, weight_decay/2 · ‖w‖²,
-    in at most ``recipe.finish`` iterations. Of the head moves what requires a gradient. A cosine head's rows are not
-    decayed, since their length is nothing to its logits: they would shrink without an end.
+    What it minimises is the recipe's loss over all logits plus its weight decay, weight_decay/2 · ‖w‖², in at most
+    ``recipe.finish`` iterations. Of the head moves what requires a gradient. A cosine head's rows are not decayed,
+    since their length is nothing to its logits: they would shrink without an end.
     """
     classifier = head(model)
     parameters = [p for p in classifier.parameters() if p.requires_grad]
@@ -242,7 +261,7 @@ def finish_head(model: nn.Module, data: ImageSet, recipe: Recipe) -> None:
     def objective() -> Tensor:
         optimizer.zero_grad()
         decay = sum((p.square().sum() for p in decayed), torch.zeros((), device=features.device))
-        value = F.cross_entropy(classifier(features), labels) + recipe.weight_decay / 2 * decay
+        value = loss_of(recipe, classifier(features), labels) + recipe.weight_decay / 2 * decay
         value.backward()
         return value
 

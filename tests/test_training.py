@@ -441,11 +441,42 @@ def test_a_loss_is_what_is_minimised_and_logged(blobs):
     assert torch.equal(logits(model, blobs), logits(expected, blobs))
 
 
-def test_the_default_loss_is_cross_entropy_over_all_logits(blobs):
+ANSWERS, LABELS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_default_loss_is_cross_entropy_over_all_logits(smoothing):
     """Brute force, over logits of which one column belongs to no image."""
-    answers, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
-    each = [math.log(sum(math.exp(v) for v in row)) - row[y] for row, y in zip(answers.tolist(), labels, strict=True)]
-    assert float(training.cross_entropy(answers, labels, blobs.images)) == pytest.approx(sum(each) / 6, rel=1e-6)
+    each = []
+    for row, y in zip(ANSWERS.tolist(), LABELS.tolist(), strict=True):
+        surprise = [math.log(sum(map(math.exp, row))) - value for value in row]
+        each.append((1 - smoothing) * surprise[y] + smoothing * sum(surprise) / 4)
+    loss = training.loss_of(Recipe(label_smoothing=smoothing), ANSWERS, LABELS)
+    assert float(loss) == pytest.approx(sum(each) / 6, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_sigmoid_loss_is_a_binary_one_for_each_class_summed_over_classes(smoothing):
+    each = []
+    for row, y in zip(ANSWERS.tolist(), LABELS.tolist(), strict=True):
+        for c, value in enumerate(row):
+            on, p = (1 - smoothing) * (c == y) + smoothing / 4, 1 / (1 + math.exp(-value))
+            each.append(-on * math.log(p) - (1 - on) * math.log(1 - p))
+    loss = training.loss_of(Recipe(loss="sigmoid", label_smoothing=smoothing), ANSWERS, LABELS)
+    assert float(loss) == pytest.approx(sum(each) / 6, rel=1e-6)
+
+
+def test_a_sigmoid_head_learns_and_is_finished_by_its_own_loss(blobs):
+    """At the minimum of another loss than its own the gradient would not vanish."""
+    recipe = replace(SMALL, loss="sigmoid", finish=200, weight_decay=1e-2)
+    model = trained(blobs, recipe)
+    out = training.predict(model, blobs)
+    head = models.head(model)
+    value = training.loss_of(recipe, head(out.features), out.labels)
+    value = value + 0.5 * recipe.weight_decay * sum(p.square().sum() for p in head.parameters())
+    slopes = torch.autograd.grad(value, list(head.parameters()))
+    assert max(float(slope.abs().max()) for slope in slopes) < 1e-3
+    assert float((out.logits.argmax(1) == out.labels).float().mean()) > 0.5
 
 
 def test_after_step_is_called_once_a_step_when_the_step_is_done(blobs):
@@ -516,7 +547,7 @@ def test_an_infinite_loss_is_reported_at_its_first_step(blobs):
 def test_a_loss_that_turns_nan_late_is_reported_at_its_step(blobs, monkeypatch):
     steps = iter(range(100))
     true = F.cross_entropy
-    monkeypatch.setattr(F, "cross_entropy", lambda *a: true(*a) * (math.nan if next(steps) == 7 else 1.0))
+    monkeypatch.setattr(F, "cross_entropy", lambda *a, **k: true(*a, **k) * (math.nan if next(steps) == 7 else 1.0))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 7 \(lr .*, seed 0\)"):
         trained(blobs, Recipe(epochs=2, batch_size=16, evaluations=0))
 
