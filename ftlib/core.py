@@ -226,7 +226,7 @@ def split_images(
     ValueError
         If the fraction is out of range, or if a class cannot fill both sides.
     """
-    if not 0 < train_fraction < 1:
+    if not isinstance(train_fraction, int | float) or not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction={train_fraction!r}: expected a number between 0 and 1, both excluded")
     is_train = np.zeros(len(labels), dtype=bool)
     for label, name in enumerate(class_names):

@@ -349,7 +349,7 @@ bad("sweep-pairs", lambda _: sweep([("a", Experiment(PAIR).method)], jobs=1), T,
 bad("family-unknown", lambda _: load("imagenet/a-b"), V, "'imagenet/a-b'", "glyphs/…", "folder:ROOT")
 bad("family-lacking", lambda _: load("print-neon"), V, "'print-neon'", "glyphs/…")
 bad("benchmark-empty", lambda _: load(""), V, "''", "glyphs/…")
-bad("benchmark-none", lambda _: load(None), V, "None", open=FROZEN)
+bad("benchmark-none", lambda _: load(None), V, "None")
 bad("glyphs-one-domain", lambda _: load("glyphs/print"), V, "'print'", "SOURCE-TARGET", "chalk")
 bad("glyphs-same", lambda _: load("glyphs/neon-neon"), V, "'neon-neon'", "twice")
 bad("glyphs-unknown", lambda _: load("glyphs/print-comic"), V, "'print-comic'", "print, neon, chalk, photo")
@@ -367,10 +367,10 @@ for option, value, expected in (
     bad(f"glyphs-{option}-{value}",
         lambda _, k=option, v=value: load(PAIR, **{"source_per_class": 1, "target_per_class": 1, "classes": 9, k: v}),
         V, {"size": "size", "[0, 0]": "[0]"}.get(str(option if option == "size" else value), str(value)), expected)
-bad("glyphs-classes-half", lambda _: load(PAIR, classes=2.5), V, "2.5", "2 to 68", open=FROZEN)
-bad("glyphs-classes-text", lambda _: load(PAIR, classes="ten"), V, "'ten'", "2 to 68", open=FROZEN)
-bad("glyphs-per-class-half", lambda _: load(PAIR, test_per_class=1.5), V, "1.5", "at least 1", open=FROZEN)
-bad("glyphs-stay-text", lambda _: load(PAIR, stay="half"), V, "'half'", "shares", open=FROZEN)
+bad("glyphs-classes-half", lambda _: load(PAIR, classes=2.5), V, "2.5", "2 to 68")
+bad("glyphs-classes-text", lambda _: load(PAIR, classes="ten"), V, "'ten'", "2 to 68")
+bad("glyphs-per-class-half", lambda _: load(PAIR, test_per_class=1.5), V, "1.5", "at least 1")
+bad("glyphs-stay-text", lambda _: load(PAIR, stay="half"), V, "'half'", "shares")
 bad("digits-unknown", lambda _: load("digits/mnist-usps"), V, "'mnist-usps'", "mnist, scan")
 bad("digits-of-glyphs", lambda _: load("digits/scan-print"), V, "'scan-print'", "mnist, scan")
 bad("glyphs-stay-other", lambda _: load(PAIR, stay=0.6, other=0.7), V, "stay=0.6, other=0.7", "together at most 1")
@@ -380,7 +380,7 @@ for value in (0, 1, -0.5, 70, NAN):
     bad(f"digits-fraction-{value}", lambda _, v=value: load_domain("digits/scan", train_fraction=v), V, f"={value}",
         "between 0 and 1")
 bad("digits-fraction-text", lambda _: load_domain("digits/scan", train_fraction="most"), V, "'most'",
-    "between 0 and 1", open=FROZEN)
+    "between 0 and 1")
 bad("digits-option", lambda _: load_domain("digits/scan", classes=3), V, "classes", "train_fraction")
 
 bad("folder-no-root", lambda _: load("folder:a-b"), V, "'a-b'", "ROOT/SOURCE-TARGET")

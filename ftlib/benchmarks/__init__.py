@@ -128,7 +128,7 @@ def modules_of(name: str) -> tuple[ModuleType, ...]:
 
 def _family(name: str) -> tuple[ModuleType, str]:
     for prefix, family in FAMILIES.items():
-        if name.startswith(prefix):
+        if isinstance(name, str) and name.startswith(prefix):
             return family, name.removeprefix(prefix)
     raise ValueError(f"unknown benchmark {name!r}: expected glyphs/…, digits/… or folder:ROOT/…, then SOURCE-TARGET")
 

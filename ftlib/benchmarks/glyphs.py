@@ -72,12 +72,12 @@ def load_domain(
     if name not in STYLES:
         raise ValueError(f"unknown glyph domain {name!r}: there are {', '.join(STYLES)}")
     classes = len(CHARACTERS) if classes is None else classes
-    if not 2 <= classes <= len(CHARACTERS):
-        raise ValueError(f"classes={classes}: expected 2 to {len(CHARACTERS)}")
+    if not isinstance(classes, int) or not 2 <= classes <= len(CHARACTERS):
+        raise ValueError(f"classes={classes!r}: expected 2 to {len(CHARACTERS)}")
     numbers = {"train": source_per_class if role == "source" else target_per_class, "test": test_per_class}
     for side, per_class in numbers.items():
-        if per_class < 1:
-            raise ValueError(f"{per_class} {side} images per class: expected at least 1")
+        if not isinstance(per_class, int) or per_class < 1:
+            raise ValueError(f"{per_class!r} {side} images per class: expected an integer of at least 1")
     odd = _odd_classes(name, seed, classes, stay, other, stay_of, pair) if role == "target" else {}
     sides = []
     for side, per_class in numbers.items():
@@ -106,7 +106,8 @@ def _odd_classes(
     pair: tuple[str, int | Sequence[int] | None] | None,
 ) -> dict[str, Tensor]:
     """The classes [.] of a target that are drawn in another domain's style, by that domain's name."""
-    if not (0 <= stay <= 1 and 0 <= other <= 1 and stay + other <= 1):
+    are_numbers = isinstance(stay, int | float) and isinstance(other, int | float)
+    if not (are_numbers and 0 <= stay <= 1 and 0 <= other <= 1 and stay + other <= 1):
         raise ValueError(f"stay={stay!r}, other={other!r}: expected shares of the classes, together at most 1")
     if stay_of not in ("all", "seen", "absent"):
         raise ValueError(f"stay_of={stay_of!r}: expected all, seen or absent")
