@@ -58,15 +58,9 @@ def parser() -> argparse.ArgumentParser:
     add("--after", type=Path, metavar="FILE", help="the checkpoint after it")
     add("--images", type=Path, metavar="DIR", help="images that were fine-tuned on, or better others of these classes")
     add("--device", help="where the model runs: cpu, cuda, …")
-    add(
-        "--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to be told the best γ"
-    )
-    add(
-        "--share",
-        type=lambda t: t if t == "unlabelled" else float(t),
-        metavar="NUMBER|unlabelled",
-        help="of absent images in use; 'unlabelled' estimates it on --test",
-    )
+    add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
+    share: Any = {"type": lambda text: text if text == "unlabelled" else float(text), "metavar": "NUMBER|unlabelled"}
+    add("--share", **share, help="of absent images in use; 'unlabelled' estimates it on --test")
     add("--weight", type=float, help="what an absent image counts if a seen one counts 1")
     add("--min-sy", type=float, metavar="ACC", help="seen accuracy to keep")
     add("--min-uy", type=float, metavar="ACC", help="absent accuracy to reach, as mirror images imitate it")
@@ -141,9 +135,8 @@ def _collected(args: argparse.Namespace, own: Any, checkpoint: Any, names: list[
     images, total = own.image_folder(args.images, checkpoint.model), checkpoint.classes
     every = names or images.classes
     if len(every) != total:
-        raise ValueError(
-            f"{len(every)} class names for a head of {total}: give --classes FILE, all names in the head's order"
-        )
+        how = "give --classes FILE, all names in the head's order"
+        raise ValueError(f"{len(every)} class names for a head of {total}: {how}")
     if unknown := [f for f in images.classes if f not in every]:
         raise ValueError(f"the folder {unknown[0]!r} of {args.images} is none of the class names in {args.classes}")
     split, ids = _split(args, every, total), [every.index(f) for f in images.classes]
@@ -227,7 +220,10 @@ def _n(value: float) -> str:
 
 
 def _change(what: str, a: float | None, b: float | None) -> str:
-    return "" if a is None or b is None else f"{what}: {100 * a:.1f} % without γ, {100 * b:.1f} % with it"
+    if a is None or b is None:
+        return ""
+    by = f"{100 * (b - a):+.1f}".replace("-", "−")
+    return f"{what}: {100 * a:.1f} % without γ, {100 * b:.1f} % with it ({by} points)"
 
 
 def _page(report: Mapping[str, Any], found: Calibrated) -> str:

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ftlib import checkpoints, models
 from ftlib.calibration import Gamma
@@ -67,28 +69,27 @@ def class_columns(text: str, names: Sequence[str] | None, option: str) -> list[i
         span = re.fullmatch(r"(\d+)(?:-(\d+))?", entry)
         if names and entry in names:
             found.append(names.index(entry))
-        elif span:
+        elif span and int(span[1]) <= int(span[2] or span[1]):
             found += range(int(span[1]), int(span[2] or span[1]) + 1)
         else:
-            near = difflib.get_close_matches(entry, names or [], n=3)
-            why = (
-                f"near: {', '.join(near)}"
-                if near
-                else "give ids"
-                if names
-                else "give ids, or --classes FILE with names"
-            )
+            near = ", ".join(difflib.get_close_matches(entry, names or [], n=3))
+            why = f"near: {near}" if near else "give ids, or --classes FILE with names"
             raise ValueError(f"{option}: no class is called {entry!r}; {why}")
     return found
 
 
 def names_in(path: Path) -> list[str]:
-    """The lines of a file that hold something."""
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """The lines of a file that hold something, each of them once."""
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{path} has {repeated[0]!r} twice: give every class a line and a name of its own")
+    if not names:
+        raise ValueError(f"{path} is empty: expected a name a line")
+    return names
 
 
 def collect(
-    model: nn.Module, batches: Iterable[Any], device: torch.device | str | None = None
+    model: nn.Module, batches: Iterable[Any] | str | Path, device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Features [N, D], logits [N, C] and labels [N] of a loader's batches, on the CPU; no graph, no image is kept.
 
@@ -96,8 +97,9 @@ def collect(
     ----------
     model : Module
         In evaluation mode. It answers with logits or, as those of transformers do, with an object that has ``.logits``.
-    batches : iterable
-        Of images [B, 3, H, W], of (images, labels), or of mappings with ``pixel_values`` and maybe ``labels``.
+    batches : iterable or folder
+        Of images [B, 3, H, W], of (images, labels), or of mappings with ``pixel_values`` and maybe ``labels``. A folder
+        with one folder a class, numbered in alphabetical order, is read as timm prepares images for the model.
     device : optional
         The model is moved there; it stays where it is if not given.
 
@@ -105,16 +107,25 @@ def collect(
     ------
     ValueError
         A model in training mode, no batch, and what `ftlib.models.features_and_logits` refuses.
+
+    Warns
+    -----
+    UserWarning
+        The first images look as if they had not been normalised.
     """
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
     model = model if device is None else model.to(device)
+    if isinstance(batches, str | Path):
+        batches = DataLoader(image_folder(Path(batches), model), batch_size=32)
     plain = model if hasattr(model, "get_classifier") else _Logits(model).eval()
     parts = []
     for batch in batches:
         if isinstance(batch, Mapping):
             batch = batch["pixel_values"], *([batch["labels"]] if "labels" in batch else [])
         images, *labels = [batch] if isinstance(batch, Tensor) else batch
+        if not parts:
+            _check_normalised(images, model)
         features, logits = models.features_and_logits(plain, images, max(1, len(images)))
         parts.append([features.detach().cpu(), logits.detach().cpu(), *(torch.as_tensor(y).cpu() for y in labels[:1])])
     if not parts:
@@ -123,7 +134,18 @@ def collect(
     return features, logits, labels[0] if labels else None
 
 
+def _check_normalised(images: Tensor, model: nn.Module) -> None:
+    low, high, config = float(images.min()), float(images.max()), getattr(model, "pretrained_cfg", {})
+    if low >= 0 and (high > 20 or (high <= 1 and any(config.get("mean", ())))):
+        asked = f", by mean {config['mean']} and std {config['std']} of images in [0, 1]" if "mean" in config else ""
+        warnings.warn(
+            f"the first images run from {low:g} to {high:g}: normalise them as in training{asked}", stacklevel=3
+        )
+
+
 class _Logits(nn.Module):
+    """A model that answers with an object, as one that answers with logits."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -148,11 +170,10 @@ class Checkpoints:
     def __init__(self, name: str, before: Path, after: Path, options: Mapping[str, Any]) -> None:
         make, self.after, state = _factory(name, options), after, checkpoints.read(after)
         if folded := note(after):
-            raise ValueError(
-                f"{after} has been calibrated already, by γ={folded['gamma']:.3g}: take the one from before"
-            )
+            by = f"γ={folded['gamma']:.3g}"
+            raise ValueError(f"{after} has been calibrated already, by {by}: take the one from before")
         model = make(2)
-        places = [_place(model, layer) for layer in head_layers(model)]
+        places = [models._name(model, layer) for layer in head_layers(model)]
         raw = checkpoints.renamed({key: key for key in state}, model.state_dict())  # type: ignore[arg-type]
         for key in (f"{place}.weight" for place in places):
             if key not in raw:
@@ -171,10 +192,8 @@ class Checkpoints:
 
         A bias of half precision becomes float32, which does not round γ; loaders convert it as they do all.
         """
-        state = {
-            key: value.clone(memory_format=torch.contiguous_format)
-            for key, value in checkpoints.read(self.after).items()
-        }
+        whole = checkpoints.read(self.after)
+        state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in whole.items()}
         for key in self.biases:
             state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))
             state[key][list(gamma.split.absent)] += float(gamma)
@@ -195,10 +214,6 @@ def _metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def _place(model: nn.Module, layer: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is layer)
-
-
 def _factory(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module]:
     module, colon, own = name.partition(":")
     if not colon:
@@ -212,9 +227,8 @@ def _factory(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module
         make = getattr(importlib.import_module(module), own)
         takes = "num_classes" in inspect.signature(make).parameters
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"--model {name}: {error}; expected a timm name, torchvision:NAME or module:function"
-        ) from error
+        expected = "expected a timm name, torchvision:NAME or module:function"
+        raise ValueError(f"--model {name}: {error}; {expected}") from error
     return lambda classes: make(**({"num_classes": classes} if takes else {}), **options)
 
 
@@ -237,20 +251,23 @@ def image_folder(root: Path, model: nn.Module) -> ImageFolder:
 
 
 def _table(path: Path, kind: str) -> dict[str, Any]:
+    frame: Any = None
     if kind == ".csv":
         with path.open(encoding="utf-8") as file:
             names = [name.strip().strip('"') for name in file.readline().split(",")]
-            rows = np.loadtxt(file, delimiter=",", ndmin=2)
     else:
         import pandas
 
         frame = pandas.read_parquet(path)
-        names, rows = [str(name) for name in frame.columns], frame.to_numpy(np.float64)
-    if "label" not in names:
-        raise ValueError(f"its first line names the columns {', '.join(names[:3])}, …: expected one called label")
+        names = [str(name) for name in frame.columns]
+    if "label" not in names or len(names) < 2:
+        told = ", ".join([*names[:3], *["…"] * (len(names) > 3)])
+        raise ValueError(f"its columns are {told}: expected one called label, and one for each class")
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a table without rows
+        rows = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2) if frame is None else frame.to_numpy(np.float64)
     place = names.index("label")
-    labels = rows[:, place]
-    if not (labels == np.round(labels)).all():
-        raise ValueError("its labels are not whole numbers: expected class ids")
+    labels = rows[:, place] if len(rows) else rows
+    if not len(rows) or not (labels == np.round(labels)).all():
+        raise ValueError("its labels are not whole numbers: expected a class id in every row, and a row an image")
     del names[place]
     return {"logits": np.delete(rows, place, 1), "labels": labels.astype(np.int64), "names": names}

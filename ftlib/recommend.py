@@ -21,6 +21,7 @@ from ftlib.metrics import Curve, best_of_sides, merge_steps
 
 MOST = 20_000  # images that are looked at, drawn at random from more: others would hardly narrow the interval
 DRAWS = 100  # of images and of classes, for the interval
+ALONE = "take absent_share of ftlib.calibration on unlabelled images, with the share of absent ones among them"
 PREFERENCES = ("min_sy", "min_uy", "share", "weight")
 
 
@@ -85,8 +86,8 @@ class Calibrated:
         i = self._images
         if not i.known:
             raise ValueError("the absent side of the curve is unknown: give the old head's logits, or take test images")
-        edges, lost, won = merge_steps(i.margin[i.hit], i.mirror[i.mirror_hit])
-        sy, uy = (i.hit.sum() - lost) / len(i.hit), won / len(i.hit)
+        edges, lost, won = merge_steps(i.seen[i.seen_hit], i.absent[i.absent_hit])
+        sy, uy = (i.seen_hit.sum() - lost) / len(i.label), won / len(i.label)
         area = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
         return Curve(sy, uy, (1 - self.share) * sy + self.share * uy, area, edges)
 
@@ -137,47 +138,40 @@ def calibrate(
     labels = check_labels(labels, logits, split.seen, calibration.SEEN_ONLY)
     if old_head is not None and old_head.shape != logits.shape:
         raise ValueError(f"old_head is {list(old_head.shape)}, the logits {list(logits.shape)}: expected equal shapes")
+    if len(split.seen) == 1:
+        raise ValueError(f"class {split.seen[0]} is the only seen class, which tells nothing of others: {ALONE}")
     total, rows = len(logits), _some(len(logits))
     logits, labels = logits[rows], labels[rows]
     old = None if old_head is None else check_logits(old_head, split)[rows].to(logits.device)
+    images, share = _Images.of(logits, labels, split, old), len(split.absent) / len(split.classes)
+    asked = prefer.get("share", share)
     if unlabelled is not None:
         unlabelled = check_logits(unlabelled, split)[_some(len(unlabelled))]
+        if asked == "unlabelled":
+            asked = estimated_share(unlabelled, split, best_of_mirrored(images.mirrored, images.label, split))
+    share, weight = float(asked), float(prefer.get("weight", 1.0))
+    weighed = weight * share / (weight * share + 1 - share) if prefer else None
 
-    images = _Images.of(logits, labels, split, old)
-    found = {
-        name: getattr(calibration, name)(logits, labels, split)
-        for name in ("average_logit_gap", "rival_share", "margin_quantile")
-    }
-    found = {"competitor_gap": Gamma(float(images.gap.mean()), split), **found}
+    def bound(images: _Images, prefer: Mapping = prefer) -> float:
+        if old is None:
+            return _within(float(images.gap.mean()), images, prefer)
+        return _within(best_of_mirrored(images.mirrored, images.label, split, weighed), images, prefer)
+
+    found = {} if old is None else {"mirrored": Gamma(bound(images, {}), split)}
+    found["competitor_gap"] = Gamma(float(images.gap.mean()), split)
+    for name in ("average_logit_gap", "rival_share", "margin_quantile"):
+        found[name] = getattr(calibration, name)(logits, labels, split)
     found["prior_gamma"] = calibration.prior_gamma(labels.repeat(-(-total // len(labels)))[:total], split)
-    share, choice = len(split.absent) / len(split.classes), "competitor_gap" if old is None else "mirrored"
-    asked = prefer.get("share", share)
-    if unlabelled is not None and asked == "unlabelled":
-        asked = estimated_share(unlabelled, split, best_of_mirrored(images.mirrored(), images.label, split))
-    share = float(asked)
     if unlabelled is not None:
         found["absent_share"] = calibration.absent_share(unlabelled, split, share)
-    weight = float(prefer.get("weight", 1.0))
-    weighed = weight * share / (weight * share + 1 - share)
-
-    def unbound(images: _Images) -> float:
-        if old is None:
-            return float(images.gap.mean())
-        return best_of_mirrored(images.mirrored(), images.label, split, weighed if prefer else None)
-
-    def bound(images: _Images) -> float:
-        return _within(unbound(images), images, prefer)
-
-    if old is not None:
-        found = {"mirrored": Gamma(unbound(images), split), **found}
     gamma = Gamma(bound(images), split)
     with_gamma = images.accuracy(gamma)
     for name, has in (("min_sy", with_gamma.seen), ("min_uy", with_gamma.absent)):
         if has + 1e-9 < (least := float(prefer.get(name, 0))):
             raise ValueError(f"no γ keeps {name}={least}: it comes to {has:.3f} at γ={gamma:.2f}; ask for less")
     spread = _spread(bound, images)
-    low, high = (pick(s[i] for s in spread.values()) for i, pick in ((0, min), (1, max)))
-    interval = min(low, gamma), max(high, gamma)
+    lows, highs = zip(*spread.values(), strict=True)
+    interval = min(*lows, gamma), max(*highs, gamma)
     advice = _advice(logits, old, images, gamma, *interval)
     if total > len(labels):
         advice.append(Advice("note", "sampled", f"found from {len(labels):,} of {total:,} images, drawn at random"))
@@ -185,8 +179,9 @@ def calibrate(
         text = f"{share:.0%} of the unlabelled images are taken for absent ones; where most are, this says too few"
         advice.append(Advice("note", "share", text))
     advice.sort(key=lambda a: ("stop", "caution", "note").index(a.level))
+    without = images.accuracy(0.0)
     return Calibrated(
-        gamma, choice, found, interval, spread, images.accuracy(0.0), with_gamma, share, tuple(advice), images
+        gamma, next(iter(found)), found, interval, spread, without, with_gamma, share, tuple(advice), images
     )
 
 
@@ -194,47 +189,46 @@ def calibrate(
 
 
 class _Images(NamedTuple):
-    """All [N]: margins and hits as of `Mirrored`, the gap whose mean is `competitor_gap`, and the label.
+    """All [N]: those of `Mirrored`, the gap whose mean is `competitor_gap`, and the label.
 
-    Without the old head mirror is nan.
+    Without the old head absent is nan.
     """
 
-    margin: np.ndarray
-    hit: np.ndarray
+    seen: np.ndarray
+    seen_hit: np.ndarray
+    absent: np.ndarray
+    absent_hit: np.ndarray
     gap: np.ndarray
     label: np.ndarray
-    mirror: np.ndarray
-    mirror_hit: np.ndarray
+
+    @property
+    def mirrored(self) -> Mirrored:
+        return Mirrored(*self[:4])
 
     @property
     def known(self) -> bool:
-        return not np.isnan(self.mirror).any()
+        return not np.isnan(self.absent).any()
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, split: ClassSplit, old: Tensor | None) -> _Images:
         in_s, in_u = (side.logits @ side.chance for side in drawn_rivals(logits, labels, split))
         best = best_of_sides(logits, labels, split)
-        mirror = np.full(len(labels), np.nan), np.zeros(len(labels), bool)
+        absent = np.full(len(labels), np.nan), np.zeros(len(labels), bool)
         if old is not None:
-            mirror = mirrored_margins(logits, labels, split, old)[2:]
-        return cls(best.margin, best.hit, (in_s - in_u).cpu().numpy(), best.label, *mirror)
-
-    def mirrored(self) -> Mirrored:
-        return Mirrored(self.margin, self.hit, self.mirror, self.mirror_hit)
+            absent = mirrored_margins(logits, labels, split, old)[2:]
+        return cls(best.margin, best.hit, *absent, (in_s - in_u).cpu().numpy(), best.label)
 
     def accuracy(self, gamma: float) -> Accuracy:
-        absent = float(np.mean(self.mirror_hit & (gamma > self.mirror))) if self.known else np.nan
-        return Accuracy(float(np.mean(self.hit & (gamma <= self.margin))), absent)
+        absent = float(np.mean(self.absent_hit & (gamma > self.absent))) if self.known else np.nan
+        return Accuracy(float(np.mean(self.seen_hit & (gamma <= self.seen))), absent)
 
-    def take(self, rows: np.ndarray, label: np.ndarray | None = None) -> _Images:
-        taken = _Images(*(part[rows] for part in self))
-        return taken if label is None else taken._replace(label=label)
+    def take(self, rows: np.ndarray) -> _Images:
+        return _Images(*(part[rows] for part in self))
 
 
 def _some(n: int) -> Tensor:
     """Positions of all, or of `MOST` drawn at random, ascending."""
-    chosen = np.arange(n) if n <= MOST else np.sort(seeded(0, "images").choice(n, MOST, replace=False))
-    return torch.from_numpy(chosen)
+    return torch.from_numpy(np.arange(n) if n <= MOST else np.sort(seeded(0, "images").choice(n, MOST, replace=False)))
 
 
 def _spread(gamma: Callable[[_Images], float], images: _Images) -> dict[str, tuple[float, float]]:
@@ -245,7 +239,8 @@ def _spread(gamma: Callable[[_Images], float], images: _Images) -> dict[str, tup
 
     def classes() -> _Images:
         drawn = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
-        return images.take(np.concatenate(drawn), np.repeat(np.arange(len(drawn)), [len(g) for g in drawn]))
+        label = np.repeat(np.arange(len(drawn)), [len(g) for g in drawn])  # a class that is drawn twice is two
+        return images.take(np.concatenate(drawn))._replace(label=label)
 
     draws = {"images": lambda: images.take(rng.integers(n, size=n)), "classes": classes}
     found = {name: np.quantile([gamma(draw()) for _ in range(DRAWS)], (0.025, 0.975)) for name, draw in draws.items()}
@@ -265,23 +260,18 @@ def _preferences(prefer: Mapping, old_head: Array | None, unlabelled: Array | No
             if unlabelled is None:
                 raise ValueError("share='unlabelled' needs the logits of unlabelled images")
         elif not isinstance(value, int | float) or not 0 < value < (np.inf if name == "weight" else 1):
-            expected = "a number above 0" if name == "weight" else "a number between 0 and 1"
+            expected = "a finite number above 0" if name == "weight" else "a number between 0 and 1"
             raise ValueError(f"{name}={value!r}: expected {expected}")
     return prefer
 
 
 def _within(gamma: float, images: _Images, prefer: Mapping) -> float:
-    """γ, or the nearest at which the accuracies asked for are kept, as far as they can be."""
-    n = len(images.label)
-    if "min_uy" in prefer:
-        right = np.sort(images.mirror[images.mirror_hit])
-        if len(right):
-            least = right[min(int(np.ceil(prefer["min_uy"] * n - 1e-9)), len(right)) - 1]
-            gamma = max(gamma, float(np.nextafter(least, np.inf)))
-    if "min_sy" in prefer:
-        right = np.sort(images.margin[images.hit])[::-1]
-        if len(right):
-            gamma = min(gamma, float(right[min(int(np.ceil(prefer["min_sy"] * n - 1e-9)), len(right)) - 1]))
+    """γ, or the nearest at which the accuracies asked for are kept, as far as they can be; min_sy has the last word."""
+    won, kept = np.sort(images.absent[images.absent_hit]), -np.sort(-images.seen[images.seen_hit])
+    for name, margins in (("min_uy", won), ("min_sy", kept)):
+        if name in prefer and len(margins):
+            last = float(margins[min(int(np.ceil(prefer[name] * len(images.label) - 1e-9)), len(margins)) - 1])
+            gamma = min(gamma, last) if name == "min_sy" else max(gamma, float(np.nextafter(last, np.inf)))
     return gamma
 
 
@@ -290,7 +280,6 @@ def _within(gamma: float, images: _Images, prefer: Mapping) -> float:
 
 def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, low: float, high: float) -> list[Advice]:
     split, y, n = gamma.split, images.label, len(images.label)
-    now = images.accuracy(0.0).seen
     sizes = np.bincount(y, minlength=split.seen[-1] + 1)[list(split.seen)]
     guess = np.array(split.classes)[logits[:, list(split.classes)].argmax(1).cpu().numpy()]
     shift, off = max(((by, float(np.mean(guess == y + by))) for by in (1, -1)), key=lambda pair: pair[1])
@@ -298,21 +287,28 @@ def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, l
     if old is not None:
         same = torch.allclose(old, logits, rtol=1e-4, atol=1e-4)
         was = float(calibration.competitor_gap(old, torch.from_numpy(y), split))
-    chances = bool(logits.min() >= 0 and logits.max() <= 1)
+    whole = logits.sum(1).double()
+    chances = bool(logits.min() >= 0 and (logits.max() <= 1 or (whole - 100).abs().max() < 1))
+    # A sigmoid head that was taught one class an image lights one, on the images that taught it.
+    sigmoid = not chances and bool((logits.double().sigmoid().sum(1) - 1).abs().median() < 0.1)
+    on = [float((logits[:, list(split.absent)] + by > 0).any(1).double().mean()) for by in (0.0, gamma)]
     # Over 81 fine-tunings of drawn characters: where fewer than .55 were found, γ changed Acc_{Y/Y} by −6 to +4 points;
     # elsewhere it won 9 to 39. Of 127 sound ones no rule stops any, and each of eight mistakes is stopped in all.
-    found, who = float(images.hit.mean()), "new head"
-    if old is not None and images.mirror_hit.mean() < found:
-        found, who = float(images.mirror_hit.mean()), "old head on the new features"
+    found, who = float(images.seen_hit.mean()), "new head"
+    if old is not None and images.absent_hit.mean() < found:
+        found, who = float(images.absent_hit.mean()), "old head on the new features"
     amiss = (
         f"the {who} finds the true class among the seen ones for {found:.0%} of the images: were they normalised "
         "as in training, the model in evaluation mode, the classes in this order? Else the features suffered, and γ "
     )
     rules = [
         (chances, "stop", "probabilities",
-         "all numbers lie between 0 and 1: probabilities. Give logits, or their log"),
+         "all numbers lie between 0 and 1, or add up to 100: probabilities. Give logits, or their log"),
         (not chances and bool(logits.logsumexp(1).abs().max() < 1e-2), "note", "log-probabilities",
          "these are log-probabilities, which serve as well as logits"),
+        (sigmoid, "caution", "sigmoid",
+         "a sigmoid head: γ is for the largest logit. At threshold ½ it lights an absent class on "
+         f"{on[1]:.0%} of these images, where none belongs, in place of {on[0]:.0%}"),
         (off > max(0.3, 2 * np.mean(guess == y)), "stop", "labels",
          f"{off:.0%} of the predictions are the label {shift:+d}: number the classes from 0"),
         (same, "stop", "same",
@@ -327,7 +323,7 @@ def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, l
          f"{len(sizes)} seen classes tell little about others: margin_quantile is safer"),
         ((sizes == 0).any(), "caution", "missing", f"{(sizes == 0).sum()} of {len(sizes)} seen classes have no image"),
         (n < 10 * len(sizes), "caution", "few-images", f"{n / len(sizes):.1f} images a seen class are few"),
-        (now >= 0.995, "note", "memorised",
+        (images.accuracy(0.0).seen >= 0.995, "note", "memorised",
          "they are known by heart: on new images γ costs more seen accuracy than said here"),
     ]  # fmt: skip
     return [Advice(*advice) for holds, *advice in rules if holds]

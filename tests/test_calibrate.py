@@ -5,6 +5,7 @@ from __future__ import annotations
 import ftlib  # isort: skip  # before timm, which needs it where torchvision's operators are missing
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 from ftlib import calibration
@@ -202,6 +204,23 @@ def test_probabilities_are_told_from_logits_and_log_probabilities_serve():
     assert found.gamma == pytest.approx(calibrate(logits, labels, SPLIT, old).gamma, abs=1e-4)
 
 
+def test_percentages_are_probabilities_too():
+    logits, labels, _ = draw()
+    assert "probabilities" in codes(calibrate(100 * torch.from_numpy(logits).softmax(1), labels, SPLIT), "stop")
+
+
+def test_a_sigmoid_head_is_told_with_what_gamma_lights_at_one_half():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(10, size=400)
+    logits = rng.normal(-9, 0.5, (400, 20)) + 15 * np.eye(20)[labels] + 3 * (np.arange(20) < 10)
+    found = calibrate(logits, labels, SPLIT)
+    (told,) = [a.text for a in found.advice if a.code == "sigmoid"]
+    lit = np.mean((logits[:, 10:] + found.gamma > 0).any(1))
+    assert f"{lit:.0%} of these images" in told and "in place of 0%" in told
+    assert "sigmoid" not in codes(calibrate(*draw()[:2], SPLIT))
+    assert "sigmoid" not in codes(calibrate(torch.from_numpy(logits).log_softmax(1), labels, SPLIT))
+
+
 def test_checkpoints_that_are_the_same_or_exchanged_are_noticed():
     logits, labels, old = draw(signal=2.0)
     assert "same" in codes(calibrate(logits, labels, SPLIT, logits), "stop")
@@ -260,7 +279,15 @@ def test_images_known_by_heart_are_told():
         ({"old_head": np.full((400, 20), np.nan)}, "NaN"),
         ({"unlabelled": np.zeros((5, 3))}, "only 3 columns"),
         ({"unlabelled": np.full((5, 20), np.nan)}, "NaN"),
-        ({"split": ClassSplit([0], range(10, 20)), "labels": np.zeros(400, int)}, "only seen class"),
+        ({"split": ClassSplit([0], range(10, 20)), "labels": np.zeros(400, int)}, "only seen class.* absent_share"),
+        ({"split": None}, "expected ClassSplit"),
+        ({"logits": np.zeros((400, 20), complex)}, "expected floating"),
+        ({"logits": "logits.npz"}, "expected floating"),
+        ({"labels": np.zeros(400, bool)}, "expected integers"),
+        ({"labels": np.full(400, -1)}, "not among the seen"),
+        ({"prefer": {"weight": np.inf}}, "finite number above 0"),
+        ({"prefer": {"share": np.nan}}, "between 0 and 1"),
+        ({"prefer": {"min_sy": 0}}, "between 0 and 1"),
         ({"prefer": {"min_yy": 0.5}}, "unknown preference 'min_yy'"),
         ({"prefer": {"min_sy": 1.5}}, "between 0 and 1"),
         ({"prefer": {"min_sy": "0.5"}}, "between 0 and 1"),
@@ -275,7 +302,7 @@ def test_images_known_by_heart_are_told():
 def test_bad_input_is_refused_with_what_is_wrong(change, says):
     logits, labels, old = draw()
     given = {"logits": logits, "labels": labels, "split": SPLIT, "old_head": old} | change
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(TypeError if given["split"] is None else ValueError, match=says):
         calibrate(**given)
 
 
@@ -317,6 +344,29 @@ def test_a_model_in_training_mode_or_without_images_is_refused(model):
         collect(timm.create_model("test_resnet", num_classes=6), [torch.randn(1, 3, 32, 32)])
     with pytest.raises(ValueError, match="no batch"):
         collect(model, [])
+
+
+def test_images_that_were_not_normalised_are_noticed(model):
+    images = torch.rand(4, 3, 32, 32)
+    for bad in (images, 255 * images):
+        with pytest.warns(UserWarning, match=r"normalise them as in training, by mean \("):
+            collect(model, [bad])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collect(model, [images - 0.5, images])
+
+
+def test_a_folder_is_read_as_timm_prepares_images(model, tmp_path):
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((40, 40, 3), 90 * label, np.uint8)).save(tmp_path / name / "0.png")
+    _, logits, labels = collect(model, tmp_path)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    images = torch.stack([transform(Image.open(tmp_path / name / "0.png")) for name in ("ant", "bee")])
+    with torch.no_grad():
+        assert torch.allclose(logits, model(images), atol=1e-4) and labels.tolist() == [0, 1]
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        collect(model, tmp_path / "none")
 
 
 # ---------------------------------------------------------------------------------------------- vectors for others

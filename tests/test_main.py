@@ -312,6 +312,36 @@ BAD_LOGITS = {
     "integer logits": ({"logits": np.zeros((20, 10), int), "labels": np.zeros(20, int)}, "x.npz", "expected floating"),
     "no images": ({"logits": np.zeros((0, 10)), "labels": np.zeros(0, int)}, "x.npz", "not empty"),
     "logits in one row": ({"logits": np.zeros(10), "labels": np.zeros(10, int)}, "x.npz", "expected floating"),
+    "a folder": ({}, ".", "no file"),
+    "an array alone": (b"\x93NUMPY", "x.npy", "expected .npz"),
+    "a checkpoint": (b"PK", "x.pth", "expected .npz"),
+    "a cut archive": (b"PK\x03\x04\x14\0\0\0", "x.npz", "cannot be read"),
+    "a web page": (b"<html>404</html>", "x.safetensors", "cannot be read"),
+    "a table of another kind": (b"PAR1", "x.parquet", "cannot be read"),
+    "a ragged table": (b"label,a,b\n0,1,2\n2,3\n", "x.csv", "cannot be read"),
+    "a table of bytes": (b"label,a\xff\n0,1\n", "x.csv", "cannot be read"),
+    "a table with gaps": (b"label,a,b\n0,1,\n", "x.csv", "cannot be read"),
+    "a table of labels": (b"label\n0\n2\n", "x.csv", "one for each class"),
+    "a table without images": (b"label,a,b\n", "x.csv", "cannot be read"),
+    "semicolons": (b"label;a;b\n0;1;2\n", "x.csv", "expected one called label"),
+    "a stack of logits": ({"logits": np.zeros((2, 3, 10)), "labels": np.zeros(2, int)}, "x.npz", "expected floating"),
+    "logits of text": ({"logits": np.full((2, 10), "a"), "labels": np.zeros(2, int)}, "x.npz", "expected floating"),
+    "labels of text": ({"logits": np.zeros((2, 10)), "labels": np.array(["a", "b"])}, "x.npz", "expected integers"),
+    "labels one-hot": ({"logits": np.zeros((2, 10)), "labels": np.eye(2, 10, dtype=int)}, "x.npz", "expected integers"),
+    "negative labels": ({"logits": np.zeros((2, 10)), "labels": np.full(2, -1)}, "x.npz", "not among the seen"),
+    "too few columns": ({"logits": np.zeros((2, 5)), "labels": np.zeros(2, int)}, "x.npz", "the last of 5 classes"),
+    "NaN from the old head": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.full((20, 10), np.nan)},
+        "x.npz", "NaN",
+    ),
+    "NaN without labels": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.full((20, 10), np.nan)},
+        "x.npz", "NaN",
+    ),
+    "another head without labels": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((20, 7))},
+        "x.npz", "only 7 columns",
+    ),
     "another old head": (
         {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((20, 11))},
         "x.npz", "expected equal shapes",
@@ -351,6 +381,18 @@ BAD_OPTIONS = {
     "a share above one": (["--seen", "0,2,3,6,8", "--share", "50"], "between 0 and 1"),
     "share without images": (["--seen", "0,2,3,6,8", "--share", "unlabelled"], "needs the logits of unlabelled"),
     "a weight below zero": (["--seen", "0,2,3,6,8", "--weight=-2"], "above 0"),
+    "a share of nothing": (["--seen", "0,2,3,6,8", "--share", "nan"], "between 0 and 1"),
+    "no share": (["--seen", "0,2,3,6,8", "--share", "0"], "between 0 and 1"),
+    "a weight without end": (["--seen", "0,2,3,6,8", "--weight", "inf"], "above 0"),
+    "min_uy of nothing": (["--seen", "0,2,3,6,8", "--min-uy", "0"], "between 0 and 1"),
+    "a range backwards": (["--seen", "8-0"], "8-0"),
+    "a comma too many": (["--seen", "0,2,"], "no class is called ''"),
+    "a name among the absent": (["--seen", "0,2,3,6,8", "--absent", "zebra"], "--absent: no class is called 'zebra'"),
+    "names twice": (["--seen", "a", "--classes", "twice.txt"], "has 'a' twice"),
+    "no names": (["--seen", "a", "--classes", "empty.txt"], "is empty"),
+    "a model without checkpoints": (["--model", "resnet18", "--seen", "0"], "either --logits, or all of"),
+    "a test file of words": (["--seen", "0,2,3,6,8", "--test", "classes.txt"], "expected .npz"),
+    "a report in no folder": (["--seen", "0,2,3,6,8", "--report", "there.json/x/y"], "cannot be written"),
     "no test file": (["--seen", "0,2,3,6,8", "--test", "none.npz"], "no file"),
     "an output without a checkpoint": (["--seen", "0,2,3,6,8", "--output", "c.safetensors"], "needs a checkpoint"),
     "logits and a model": (["--seen", "0,2,3,6,8", "--model", "resnet18"], "either --logits, or all of"),
@@ -364,6 +406,8 @@ def test_a_bad_option_is_one_sentence_and_two(case, logits, tmp_path, capsys, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    (tmp_path / "twice.txt").write_text("a\na\n" + "\n".join(NAMES[2:]))
+    (tmp_path / "empty.txt").write_text("")
     (tmp_path / "there.json").write_text("{}")
     options, says = BAD_OPTIONS[case]
     assert run("--logits", logits, *options) == 2
@@ -395,14 +439,14 @@ def damaged(world, what):
     return path.name
 
 
-@pytest.mark.parametrize(
-    ("what", "says"),
-    [
-        ("no head", "no fc.weight"), ("no bias", "no fc.bias"), ("a missing key", "lacks conv1"),
-        ("a key too many", "does not know extra.weight"), ("NaN", "NaN"), ("eleven classes", "fc."),
-        ("code", "not a readable"), ("empty", "it is empty"), ("web page", "web page"), ("lfs", "git lfs pull"),
-    ],
-)  # fmt: skip
+BAD_CHECKPOINTS = {
+    "no head": "no fc.weight", "no bias": "no fc.bias", "a missing key": "lacks conv1",
+    "a key too many": "does not know extra.weight", "NaN": "NaN", "eleven classes": "fc.", "code": "not a readable",
+    "empty": "it is empty", "web page": "web page", "lfs": "git lfs pull",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "says"), BAD_CHECKPOINTS.items())
 def test_a_bad_checkpoint_is_one_sentence_and_two(world, tmp_path, capsys, monkeypatch, what, says):
     monkeypatch.chdir(tmp_path)
     assert from_checkpoints(world, damaged(world, what), "--output", tmp_path / "c.safetensors") == 2
@@ -410,15 +454,14 @@ def test_a_bad_checkpoint_is_one_sentence_and_two(world, tmp_path, capsys, monke
     assert says in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("model", "says"),
-    [
-        ("test_resnett", "near: test_resnet"), ("test_vit", "another architecture"),
-        ("torchvision:resnet0", "resnet0"),
-        ("no_module:make", "No module named"), ("json:nothing", "no attribute 'nothing'"),
-        (":", "expected a timm name"),
-    ],
-)  # fmt: skip
+BAD_MODELS = {
+    "test_resnett": "near: test_resnet", "test_vit": "another architecture", "torchvision:resnet0": "resnet0",
+    "no_module:make": "No module named", "json:nothing": "no attribute 'nothing'", ":": "expected a timm name",
+    "json:__name__": "not a callable", "": "either --logits",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "says"), BAD_MODELS.items())
 def test_a_bad_model_is_one_sentence_and_two(world, capsys, model, says):
     assert from_checkpoints(world, model=model) == 2
     error = capsys.readouterr().err
@@ -451,6 +494,29 @@ def test_an_output_that_exists_is_kept_until_forced(world, tmp_path, capsys):
     assert from_checkpoints(world, "after.safetensors", "--output", out, "--force") == 0
     assert from_checkpoints(world, "after.safetensors", "--output", tmp_path / "c.pth") == 2
     assert ".safetensors" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_anything_is_computed(logits, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # whoever runs the tests may be allowed everything
+    assert run("--logits", logits, "--seen", "0,2,3,6,8", "--report", tmp_path / "r") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_one_image_a_class_and_another_models_head_are_not_passed_over(tmp_path, capsys):
+    values, labels, old = draw()
+    first = [int(np.flatnonzero(labels == c)[0]) for c in SEEN]
+    np.savez(tmp_path / "few.npz", logits=values[first], labels=labels[first])
+    assert run("--logits", tmp_path / "few.npz", "--seen", "0,2,3,6,8") in (0, 1)
+    assert "caution: 1.0 images a seen class are few" in capsys.readouterr().out
+    np.savez(tmp_path / "other.npz", logits=values, labels=labels, old_head=old[:, ::-1])
+    assert run("--logits", tmp_path / "other.npz", "--seen", "0,2,3,6,8") == 1
+    assert "stop: the old head on the new features" in capsys.readouterr().out
+
+
+def test_a_hundred_bad_inputs_are_answered():
+    """The cases of this file that end with 2: tables, and those that stand in a test of their own."""
+    alone = 2 + 6 + 2 + 1 + 1 + 4  # model and images, outputs, a second fold, a folder, words of the command
+    assert len(BAD_LOGITS) + len(BAD_OPTIONS) + len(BAD_CHECKPOINTS) + len(BAD_MODELS) + alone >= 100
 
 
 def test_a_terminal_without_greek_letters_is_served(logits):
