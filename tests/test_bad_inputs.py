@@ -362,6 +362,7 @@ for option, value, expected in (
     ("stay_of", "", "all, seen or absent"), ("seen", -1, "from 1 to"), ("seen", [-1], "from 0 to"),
     ("stay_of", "none", "all, seen or absent"), ("seen", 0, "from 1 to"), ("seen", 68, "from 1 to"),
     ("seen", 0.5, "integer"), ("seen", [70], "from 0 to"), ("seen", [0, 0], "once"), ("seed", -1, ">= 0"),
+    ("tail", 0, "1 or more"), ("tail", 0.1, "1 or more"), ("tail", NAN, "1 or more"), ("tail", "2", "1 or more"),
     ("seed", 1.5, "integer"), ("seed", "0", "integer"), ("seed", True, "integer"), ("size", 64, "source_per_class"),
 ):
     bad(f"glyphs-{option}-{value}",
@@ -707,8 +708,6 @@ bad("choose-none", lambda _: choices.choose_seen(TENSOR, 0, "nearest", 0), V, "n
 bad("choose-start", lambda _: choices.choose_seen(TENSOR, 2, "nearest", 4), V, "start=4", "from 0 to 3")
 bad("choose-how", lambda _: choices.choose_seen(TENSOR, 2, "random", 0), V, "'random'", "'nearest' or 'farthest'")
 bad("choose-nan", lambda _: choices.choose_seen(TENSOR * NAN, 2, "nearest", 0), V, "[4, 4]", "finite")
-bad("tail-0", lambda _: choices.long_tail(LABELS, [0, 1], 0), V, "tail=0", "1 or more")
-bad("tail-below-1", lambda _: choices.long_tail(LABELS, [0, 1], 0.1), V, "tail=0.1", "1 or more")
 bad("thinned-all", lambda _: choices.thinned(Outputs(TENSOR, TENSOR, torch.arange(4)), SPLIT, 1.0), V, "share=1.0",
     "below 1")
 bad("scale-none", lambda _: repairs.best_scale(LOGITS, LABELS, SPLIT, []), V, "no scales", "at least one")

@@ -157,6 +157,18 @@ def test_a_shift_of_some_classes_leaves_the_source_alone():
     assert source_of("glyphs/print-neon", odd) == source_of("glyphs/print-neon", SMALL)
 
 
+def test_a_long_tail_falls_geometrically_over_the_seen_classes_and_leaves_the_rest_as_it_is():
+    options = SMALL | {"target_per_class": 100, "seen": [0, 1, 3]}
+    plain, split = load_target("glyphs/print-neon", 4, **options)
+    thin, _ = load_target("glyphs/print-neon", 4, tail=100.0, **options)
+    counts = [100, 10, 100, 2, 100, 100]  # one in a hundred would be one: two are left
+    assert thin.train.labels.bincount().tolist() == counts and split.seen == (0, 1, 3)
+    for c, count in enumerate(counts):
+        assert torch.equal(thin.train.of([c]).images, plain.train.of([c]).images[:count])
+    assert torch.equal(thin.test.images, plain.test.images)
+    assert source_of("glyphs/print-neon", {"tail": 9.0}) == source_of("glyphs/print-neon", {})
+
+
 @pytest.mark.parametrize(("name", "per_class"), [("mnist", {500}), ("scan", set(range(174, 184)))])
 def test_all_digits_of_a_collection_are_there_light_on_dark(name, per_class):
     domain = load_domain(f"digits/{name}")

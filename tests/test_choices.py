@@ -12,7 +12,6 @@ import torch
 from ftlib.book.choices import (
     best_cell,
     choose_seen,
-    long_tail,
     measure,
     nearness,
     robustness,
@@ -181,12 +180,6 @@ def test_the_slope_is_the_change_with_each_doubling():
 @pytest.mark.parametrize(("classes", "expected"), [(6, [1, 2, 3, 5]), (68, [2, 20, 34, 66]), (2, [1])])
 def test_shares_of_the_classes_leave_both_sides_one_and_name_each_number_once(classes, expected):
     assert sizes_of([0.03, 0.3, 0.5, 0.97], classes) == expected
-
-
-def test_a_long_tail_falls_geometrically_and_leaves_other_classes_alone():
-    labels = np.repeat(np.arange(4), 100)
-    keep = long_tail(labels, [0, 1, 3], 100.0)
-    assert np.bincount(labels[keep]).tolist() == [100, 10, 100, 2]  # one in a hundred would be one: two are left
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])

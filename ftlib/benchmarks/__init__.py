@@ -14,8 +14,11 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 
@@ -27,11 +30,14 @@ __all__ = [
 ]  # fmt: skip
 
 FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder}
-OF_TARGET = ("seen", "target_per_class", "stay", "other", "stay_of")  # options that leave the source domain as it is
+# Options that leave the source domain as it is.
+OF_TARGET = ("seen", "tail", "target_per_class", "stay", "other", "stay_of")
 _drawn: dict[tuple[Any, ...], Domain] = {}  # the last one: many runs of a sweep ask for the same images in a row
 
 
-def load(name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **options: Any) -> Benchmark:
+def load(
+    name: str, seed: int = 0, seen: int | Sequence[int] | None = None, tail: float = 1.0, **options: Any
+) -> Benchmark:
     """A source domain with all classes and a target domain of which fine-tuning sees some.
 
     Parameters
@@ -43,6 +49,9 @@ def load(name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **op
         is the same for all pairs of as many classes.
     seen : int or sequence of int, optional
         Number of seen classes, or their ids. Default: half of them, rounded down.
+    tail : float
+        How many times fewer training images of the target the last seen class keeps than the first. In between the
+        number falls geometrically; two are left at least, and absent classes keep theirs.
     options
         Of the family's ``load_domain``.
 
@@ -51,7 +60,7 @@ def load(name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **op
     ValueError
         Unknown family, domain or option, or a number out of range; the message names it and says what there is.
     """
-    target, split = load_target(name, seed, seen, **options)
+    target, split = load_target(name, seed, seen, tail, **options)
     source_name, source_options = source_of(name, options)
     source = load_domain(source_name, seed, **source_options)
     return Benchmark(name, source.class_names, split, source.train, source.test, target.train, target.test)
@@ -64,7 +73,7 @@ def load_domain(name: str, seed: int = 0, **options: Any) -> Domain:
 
 
 def load_target(
-    name: str, seed: int = 0, seen: int | Sequence[int] | None = None, **options: Any
+    name: str, seed: int = 0, seen: int | Sequence[int] | None = None, tail: float = 1.0, **options: Any
 ) -> tuple[Domain, ClassSplit]:
     """The target of a pair and its class split, without the cost of the source."""
     family, rest = _family(name)
@@ -73,8 +82,11 @@ def load_target(
         folder.check_pair(source_name, target_name)
     if options.get("stay") or options.get("other"):
         options["pair"] = source_name, seen
+    if isinstance(tail, bool) or not isinstance(tail, int | float) or not tail >= 1:
+        raise ValueError(f"tail={tail!r}: expected 1 or more, how many times fewer images the last seen class keeps")
     target = _load(family, target_name, seed, "target", options)
-    return target, split_classes(len(target.class_names), seed, seen)
+    split = split_classes(len(target.class_names), seed, seen)
+    return (replace(target, train=_long_tail(target.train, split.seen, tail)) if tail > 1 else target), split
 
 
 def source_of(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -126,6 +138,14 @@ def modules_of(name: str) -> tuple[ModuleType, ...]:
     return (family, drawing) if family is glyphs else (family,)
 
 
+def _long_tail(images: ImageSet, classes: Sequence[int], tail: float) -> ImageSet:
+    keep = torch.ones(len(images), dtype=torch.bool)
+    for rank, c in enumerate(classes):
+        own = (images.labels == c).nonzero()[:, 0]
+        keep[own[max(round(len(own) * tail ** (-rank / max(len(classes) - 1, 1))), 2) :]] = False
+    return ImageSet(images.images[keep], images.labels[keep])
+
+
 def _family(name: str) -> tuple[ModuleType, str]:
     for prefix, family in FAMILIES.items():
         if isinstance(name, str) and name.startswith(prefix):
@@ -136,7 +156,7 @@ def _family(name: str) -> tuple[ModuleType, str]:
 def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[str, Any]) -> Domain:
     known = [p.name for p in inspect.signature(family.load_domain).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(f"unknown option {', '.join(unknown)}: this benchmark takes seen, {', '.join(known)}")
+        raise ValueError(f"unknown option {', '.join(unknown)}: this benchmark takes seen, tail, {', '.join(known)}")
     if family is folder:  # its files may have changed since
         return folder.load_domain(name, seed, role, **options)
     asked = (family, name, seed, role, repr(sorted(options.items())))

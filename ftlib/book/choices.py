@@ -4,7 +4,7 @@
     robustness    how far a measure varies over a grid, and what share of the grid is near its best
     best_cell     the setting that is best on average
     choose_seen   S as the classes most like one of them, or as unlike each other as can be
-    sizes_of      shares of the classes as numbers; long_tail, thinned: images as they come in other mixes
+    sizes_of      shares of the classes as numbers; thinned: images as they come in another mix
     nearness      how like its nearest seen class an absent class is
     tsne          a picture of class means in the plane
     slope         change of a measure with each doubling of a number
@@ -158,21 +158,6 @@ def sizes_of(shares: Sequence[float], classes: int) -> list[int]:
     if odd := [share for share in shares if not 0 < share < 1]:
         raise ValueError(f"shares {odd}: expected shares of the classes, above 0 and below 1")
     return sorted({min(max(round(share * classes), 1), classes - 1) for share in shares})
-
-
-def long_tail(labels: np.ndarray, classes: Sequence[int], tail: float) -> np.ndarray:
-    """bool [N]: which images to keep for a long tail of ``classes``: the last has ``tail`` times fewer than the first.
-
-    In between the number falls geometrically; two images are left at least, and other classes keep theirs.
-    """
-    if not tail >= 1:
-        raise ValueError(f"tail={tail}: expected 1 or more, how many times fewer images the last class keeps")
-    keep = np.ones(len(labels), bool)
-    for rank, c in enumerate(classes):
-        own = np.flatnonzero(labels == c)
-        left = round(len(own) * tail ** (-rank / max(len(classes) - 1, 1)))
-        keep[own[max(left, 2) :]] = False
-    return keep
 
 
 def thinned(outputs: Outputs, split: ClassSplit, share: float) -> Outputs:
