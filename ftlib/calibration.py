@@ -9,6 +9,7 @@
     absent_share            the expected share of unlabelled target images is predicted absent
     pseudo_cross_validation PCV: hide half of S, fine-tune again, choose on what was hidden
     oracle_gamma            γ*: the best on the test images themselves, the reference
+    recommended             which of them to take
 
 All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
 images of absent classes would be a leak. `apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
@@ -125,7 +126,8 @@ def rival_share(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
 def margin_quantile(logits: Array, labels: Array, split: ClassSplit, loss: float = 0.05) -> Gamma:
     """γ at which a share ``loss`` of the seen images is taken for an absent class.
 
-    Arguments as for `average_logit_gap`; images that were held out of training give the more honest answer.
+    Arguments as for `average_logit_gap`. The share is what it says on images like these: those that were trained on are
+    known by heart, and new ones lose more.
     """
     gap = rivals(logits, labels, split)
     margin = np.maximum(gap.true, gap.seen) - gap.absent
@@ -236,7 +238,7 @@ def mirrored(
 ) -> Gamma:
     """γ of the best overall accuracy when each seen image stands for itself and, mirrored, for an absent one.
 
-    The default estimator: images of seen classes and the two checkpoints are all that it needs, no training. Near its
+    Images of seen classes and the two checkpoints are all that it needs, no training. Near its
     best point the curve is flat and jagged, so γ is the middle of the stretch around it on which the accuracy is within
     one standard error of the best.
 
@@ -285,6 +287,18 @@ def best_of_mirrored(
     ends = np.concatenate([edges[:1] - 1, edges, edges[-1:] + 1])  # piece i lies between ends i and i + 1
     first, last = worse[worse < best].max(initial=-1) + 1, worse[worse > best].min(initial=len(accuracy)) - 1
     return Gamma(float(ends[first] + ends[last + 1]) / 2, split)
+
+
+def recommended(split: ClassSplit, old_head: bool = True) -> str:
+    """The estimator to take: `mirrored`, or `margin_quantile` where fewer than half as many are seen as absent.
+
+    Or where the old head is lost. Where few classes are seen, the advantage that `mirrored` reads off its few rivals
+    within S is larger than that of an absent image over many in U, and its γ too small.
+
+    >>> recommended(ClassSplit([0], [1, 2])), recommended(ClassSplit([0], [1, 2, 3]))
+    ('mirrored', 'margin_quantile')
+    """
+    return "mirrored" if old_head and 2 * len(split.seen) >= len(split.absent) else "margin_quantile"
 
 
 class PCV(NamedTuple):
