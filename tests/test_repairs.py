@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.book.repairs import adjust_for_prior, align_norms, best_scale, match_rivals, rescale
+from ftlib.book.repairs import adjust_for_prior, align_norms, best_scale, folds_for, match_rivals, rescale
 from ftlib.calibration import apply, oracle_gamma, prior_gamma
 from ftlib.core import ClassSplit
 from ftlib.metrics import split_accuracies
@@ -91,6 +91,13 @@ def test_a_best_scale_at_the_end_of_those_tried_says_so_and_one_inside_does_not(
     with warnings.catch_warnings(action="error"):
         best_scale(logits, labels, SPLIT, [0.1, 1, 10, 1000])
         assert best_scale(np.zeros((4, 4)), np.arange(4), SPLIT, [0.5, 1, 2]).scale == 1  # all are equally good
+
+
+@pytest.mark.parametrize(("seen", "asked", "left"), [(2, 3, 0), (3, 3, 0), (4, 3, 3), (3, 0, 0)])
+def test_pcv_is_left_out_with_a_word_where_fewer_than_four_classes_are_seen(seen, asked, left, capsys):
+    assert folds_for(ClassSplit(range(seen), [9]), asked) == left
+    word = f"PCV is left out: it halves the seen classes and needs four, here are {seen}.\n"
+    assert capsys.readouterr().out == (word if left < asked else "")
 
 
 def test_rescaling_leaves_its_input_and_the_seen_logits_alone():

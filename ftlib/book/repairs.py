@@ -4,8 +4,9 @@
     adjust_for_prior    subtract the log of how often each class was seen
     match_rivals        a scale and a shift for U, such that its strongest classes rival those of S
     best_scale          the scale and γ of the best test accuracy: how much a second number could add at most
+    folds_for           how many folds PCV can have
 
-All but the last need no image of an absent class. Logits are floating arrays [N, C]; the results are new ones.
+All but best_scale need no image of an absent class. Logits are floating arrays [N, C]; the results are new ones.
 """
 
 from __future__ import annotations
@@ -105,6 +106,14 @@ def best_scale(logits: Array, labels: Array, split: ClassSplit, scales: Sequence
     if len(found) > 1 and best.scale in (min(scales), max(scales)):
         warnings.warn(f"the best scale, {best.scale:.3g}, is at the end of those tried: try further ones", stacklevel=2)
     return best
+
+
+def folds_for(split: ClassSplit, folds: int) -> int:
+    """The folds of PCV that are asked for, or none, with a word, where its halves of S would hold a class alone."""
+    if not folds or len(split.seen) >= 4:
+        return folds
+    print(f"PCV is left out: it halves the seen classes and needs four, here are {len(split.seen)}.")
+    return 0
 
 
 def rescale(logits: Array, scale: float, split: ClassSplit) -> np.ndarray:
