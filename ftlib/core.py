@@ -32,7 +32,10 @@ def class_ids(classes: Iterable[int], num_classes: int | None = None, name: str 
         Other types, such as 0.7 or "a", ids mixed with booleans, a mask of another length, repeats, and ids that are
         negative or too large.
     """
-    entries: list[Any] = [e.item() if isinstance(e, Tensor | np.generic) and e.ndim == 0 else e for e in classes]
+    try:
+        entries: list[Any] = [e.item() if isinstance(e, Tensor | np.generic) and e.ndim == 0 else e for e in classes]
+    except TypeError:
+        raise ValueError(f"the {name} are {classes!r}: expected a list of integers, or a mask of booleans") from None
     if entries and all(isinstance(e, bool) for e in entries):
         if len(entries) != (num_classes or len(entries)):
             raise ValueError(f"the {name} are a mask of {len(entries)}, expected one entry for each of {num_classes}")
@@ -44,7 +47,8 @@ def class_ids(classes: Iterable[int], num_classes: int | None = None, name: str 
         expected = "of 0 or more, which are columns" if num_classes is None else f"from 0 to {num_classes - 1}"
         raise ValueError(f"{name} {outside}: expected ids {expected}")
     if repeated := sorted({a for a, b in pairwise(ids) if a == b}):
-        raise ValueError(f"the {name} repeat {repeated}: name every class once")
+        mask = ", or, if it is a mask, take mask == 1: a mask is of booleans" if ids[-1] <= 1 else ""
+        raise ValueError(f"the {name} repeat {repeated}: name every class once{mask}")
     return tuple(ids)
 
 
@@ -104,6 +108,10 @@ class ImageSet:
     labels: Tensor = field(repr=False)
 
     def __post_init__(self) -> None:
+        for name, part in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(part, Tensor):
+                kind = type(part).__name__
+                raise ValueError(f"{name} are a {kind}, expected a Tensor: torch.as_tensor makes it of numpy's arrays")
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
             raise ValueError(f"images are {self.images.dtype} {list(self.images.shape)}, expected uint8 [N, 3, H, W]")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
@@ -162,9 +170,10 @@ class Outputs(NamedTuple):
 
 def whole(name: str, value: int, low: int, high: int | None = None) -> int:
     """The value, if it is an integer from low to high; a ValueError that names it otherwise."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+    odd = not isinstance(value, int | np.integer) or isinstance(value, bool)
+    if odd or value < low or (high is not None and value > high):
         raise ValueError(f"{name}={value!r}: expected an integer {f'from {low} to {high}' if high else f'>= {low}'}")
-    return value
+    return int(value)
 
 
 def seeded(seed: int, *purpose: str) -> np.random.Generator:
@@ -301,6 +310,8 @@ def head_layers(model: nn.Module) -> list[Any]:
     ------
     TypeError
         There is no such layer, or there are more.
+    ValueError
+        The model is on the device meta.
     """
     model = unwrapped(model)
     classifier: Any = getattr(model, "get_classifier", lambda: model)()
@@ -310,6 +321,8 @@ def head_layers(model: nn.Module) -> list[Any]:
             # Two of one shape in a classifier are heads side by side: in a row, the last would be narrower.
             beside = [layer for layer in linear[:-1] if layer.weight.shape == linear[-1].weight.shape]
             layers += [*(beside if classifier is not model else []), linear[-1]]
+    if any(layer.weight.is_meta for layer in layers):
+        raise ValueError("the model is on the device meta, where weights have no values: load them first")
     if not 1 <= len(layers) <= 2:
         kind = type(classifier).__name__
         raise TypeError(f"the head is {kind}: expected one linear layer or 1×1 Conv2d at its end, or two side by side")

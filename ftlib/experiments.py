@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -145,17 +145,17 @@ class Experiment:
         return (self.source, replace(self, method="finetune", options={})) if self.method == "wise" else (self.source,)
 
 
-def run(experiment: Experiment, *, store: Store | None = None, device: str | None = None) -> Run:
+def run(experiment: Experiment, *, store: Store | str | Path | None = None, device: str | None = None) -> Run:
     """The Run of an Experiment, from the store if it is there.
 
     Parameters
     ----------
-    store : Store, optional
+    store : Store or path, optional
         Default: that of ``$FTLIB_STORE``.
     device : str, optional
         Default: CUDA if there is a GPU, else the CPU.
     """
-    store = store or Store()
+    store = _opened(store)
     path = store.find(_checked(experiment).key)
     if path is None:
         with store.lock(experiment.key):
@@ -206,7 +206,7 @@ def sweep(experiments: Iterable[Experiment], **how: Any) -> list[Run]: ...
 def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spelled out here alone
     experiments: Any,
     *,
-    store: Store | None = None,
+    store: Store | str | Path | None = None,
     jobs: int | None = None,
     device: str | None = None,
     scheduler: str | None = None,
@@ -244,6 +244,7 @@ def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spell
         flat = {(name, key): e for name, of in experiments.items() for key, e in of.items()}
         runs = sweep(flat, store=store, jobs=jobs, device=device, scheduler=scheduler)
         return {name: {key: runs[name, key] for key in of} for name, of in experiments.items()}
+    store = _opened(store)
     how = {"store": store, "jobs": jobs, "device": device, "scheduler": scheduler}
     paths = sweeps.complete(map(_checked, experiments.values()), run, **how)
     return {name: Run(paths[e.key]) for name, e in experiments.items()}
@@ -256,9 +257,22 @@ def _is_plain(value: Any) -> bool:
         return False
 
 
+def _opened(store: Any) -> Store:
+    if not isinstance(store, Store | str | Path | None):
+        raise TypeError(f"the store is {store!r}: expected a Store or path, or None for $FTLIB_STORE")
+    return store if isinstance(store, Store) else Store(store)
+
+
 def _checked(experiment: Any) -> Any:
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{experiment!r} is no Experiment: expected Experiment(benchmark, backbone, method, …)")
+    # A sweep draws the split when the pre-training is done, which is late to hear of it.
+    seen, classes = experiment.data.get("seen"), experiment.data.get("classes")
+    most = classes if type(classes) is int and classes > 1 else None
+    if isinstance(seen, Sequence):
+        core.class_ids(seen, most, "seen classes")
+    elif seen is not None:
+        core.whole("seen", seen, 1, most and most - 1)
     return experiment
 
 
@@ -270,9 +284,11 @@ def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
         raise ValueError(
             f"device={device!r} is not here: expected cpu, or cuda or cuda:N where there is a GPU"
         ) from None
+    start = time.perf_counter()
+    task = _task(experiment)  # before the parents: what is wrong with it is not said after hours of pre-training
+    loading = time.perf_counter() - start
     parents = [run(parent, store=store, device=device).build() for parent in experiment.parents]
-    start = time.perf_counter()  # the parents' own time is in their own logs
-    task = _task(experiment)
+    start = time.perf_counter() - loading  # the parents' own time is in their own logs
     started = [model.to(device) for model in parents or [_start(experiment, task)]]
     arrays, fit_log = METHODS[experiment.method](task, *started, **experiment.options)
     log = {

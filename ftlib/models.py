@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftlib import checkpoints
+from ftlib import checkpoints, core
 from ftlib.core import head_layers, unwrapped
 
 HEADS = ("linear", "cosine")
@@ -70,9 +70,10 @@ def build(
     RuntimeError
         The hub cannot be reached: the message says what to do instead.
     """
-    if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
+    if not (isinstance(backbone, str) and timm.is_model(backbone)):
+        near = difflib.get_close_matches(str(backbone), timm.list_models(), n=3)
         raise ValueError(f"unknown backbone {backbone!r}: timm has no such model; near: {', '.join(near) or 'none'}")
+    num_classes = core.whole("num_classes", num_classes, 1)
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}: expected one of {', '.join(HEADS)}")
     if pretrained and checkpoint:
@@ -92,8 +93,8 @@ def build(
                 "checkpoint='<file>' instead of pretrained=True"
             ) from error
         _try(model, backbone, options or {})
-        if head == "cosine":
-            _replace_head(model, CosineHead)
+        for layer in head_layers(model) if head == "cosine" else ():
+            model.set_submodule(_name(model, layer), CosineHead(*reversed(layer.weight.shape[:2])))
     if checkpoint:
         _load(model, str(checkpoint), whole)
     elif whole:
@@ -246,13 +247,6 @@ def _try(model: Any, backbone: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{backbone} does not work here, tried on an image {[3, *size]}: {error}") from error
     model.train()
     _tried.add(kind)
-
-
-def _replace_head(model: nn.Module, kind: type[CosineHead]) -> None:
-    for layer in head_layers(model):
-        parent, _, own = _name(model, layer).rpartition(".")
-        classes, features = layer.weight.shape[:2]
-        setattr(model.get_submodule(parent), own, kind(features, classes))
 
 
 def _name(model: nn.Module, part: nn.Module) -> str:

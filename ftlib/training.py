@@ -84,6 +84,8 @@ class Recipe:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Recipe:
         """A Recipe from some of its values, such as a profile's; a name that it does not know is a ValueError."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"the recipe is {values!r}, expected a mapping such as {{'lr': 0.1}}")
         names = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(names))
         if unknown:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ftlib.calibration import apply
-from ftlib.core import ClassSplit, class_ids, find_data
+from ftlib.core import ClassSplit, class_ids, find_data, split_classes
 
 MASK = [False, True, False, True, False]
 
@@ -41,6 +41,9 @@ def test_ids_are_put_in_ascending_order(ids):
         ([1, -2], r"classes \[-2\]: expected ids from 0 to 4"),
         ([1, 5], r"classes \[5\]: expected ids from 0 to 4"),
         ([1, 2, 1], r"the classes repeat \[1\]"),
+        (np.array(MASK, np.uint8), r"the classes repeat \[0, 1\]: .* if it is a mask, take mask == 1"),
+        (3, "the classes are 3: expected a list of integers, or a mask of booleans"),
+        (torch.tensor(3), r"the classes are tensor\(3\): expected a list"),
         (MASK[:4], "a mask of 4, expected one entry for each of 5"),
     ],
 )
@@ -56,6 +59,10 @@ def test_a_split_says_which_side_is_wrong():
         ClassSplit([0], [1.2])
     with pytest.raises(ValueError, match="the absent classes are empty"):
         ClassSplit([0], [False, False])
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert split_classes(10, np.int64(3), np.int32(4)) == split_classes(10, 3, 4)
 
 
 def test_data_is_found_in_ftlib_data_before_the_working_directory(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from PIL import Image
 from ftlib import benchmarks, core, experiments, models, training
 from ftlib import store as store_module
 from ftlib.benchmarks import drawing, glyphs
-from ftlib.experiments import Experiment, grid, run
+from ftlib.experiments import Experiment, grid, run, sweep
 from ftlib.store import Store
 from ftlib.training import Recipe
 
@@ -361,6 +361,12 @@ def test_pretraining_takes_place_once(trainings):
 
 def test_a_run_in_the_store_is_not_computed(shared, trainings):
     assert run(fresh(BASE), store=shared).test.logits.shape == (8 * 4, 8)
+    assert trainings == []
+
+
+def test_a_store_may_be_named_by_its_folder(shared, trainings):
+    for root in (shared.root, str(shared.root)):
+        assert run(fresh(BASE), store=root).path == sweep([fresh(BASE)], store=root)[0].path == shared.root / BASE.key
     assert trainings == []
 
 

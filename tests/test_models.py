@@ -89,7 +89,7 @@ def test_an_unknown_option_is_named():
 def test_a_model_without_a_head_is_refused():
     with pytest.raises(TypeError, match=r"the head is Identity: expected one linear layer"):
         models.head(timm.create_model("test_resnet", num_classes=0))
-    with pytest.raises(ValueError, match=r"test_resnet does not work here.*the head is Identity"):
+    with pytest.raises(ValueError, match="num_classes=0: expected an integer >= 1"):
         models.build("test_resnet", 0)
 
 
@@ -282,6 +282,14 @@ def test_images_pass_in_batches_and_may_come_in_batches():
     ):
         for one, other in zip(whole, again, strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_a_model_without_values_is_answered_with_what_to_do():
+    with torch.device("meta"):
+        model = timm.create_model("test_resnet", num_classes=5)
+    for call in (lambda: models.features_and_logits(model, images()), lambda: fold_gamma(model, 1.0, [1])):
+        with pytest.raises(ValueError, match=r"the model is on the device meta.*load them first"):
+            call()
 
 
 def test_bytes_are_not_taken_for_normalised_images():
@@ -505,6 +513,35 @@ def test_a_checkpoint_is_loaded_as_training_scripts_save_it(place, kind):
     source = models.build("test_resnet", 5, seed=1)
     torch.save(NESTED[kind](source.state_dict()), place / "saved.pth")
     assert same(models.build("test_resnet", 5, checkpoint="saved.pth", seed=2), source)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda own, other: {"model": other, "model_ema": own}, "holds model_ema and model: model_ema is taken"),
+        (lambda own, other: {"teacher": other, "state_dict": own}, "holds state_dict and teacher: state_dict is taken"),
+        (
+            lambda own, other: {f"{p}{k}": v for p, s in (("ema_net.", other), ("net.", own)) for k, v in s.items()},
+            "the model is there behind 'ema_net.' and 'net.': 'net.' is taken",
+        ),
+    ],
+)
+def test_of_two_models_in_a_file_it_is_said_which_is_taken(place, content, said):
+    source, other = (models.build("test_resnet", 5, seed=seed) for seed in (1, 3))
+    torch.save(content(source.state_dict(), other.state_dict()), place / "two.pth")
+    with pytest.warns(UserWarning, match=said):
+        assert same(models.build("test_resnet", 5, checkpoint="two.pth", seed=2), source)
+
+
+def test_one_model_beside_an_optimizer_is_loaded_without_a_word(place, recwarn):
+    source = models.build("test_resnet", 5, seed=1)
+    optimizer = torch.optim.Adam(source.parameters())
+    source(images()).sum().backward()
+    optimizer.step()
+    saved = {"model": source.state_dict(), "optimizer": optimizer.state_dict(), "epoch": torch.tensor(3)}
+    torch.save(saved, place / "resume.pth")
+    assert same(models.build("test_resnet", 5, checkpoint="resume.pth"), source)
+    assert not recwarn.list
 
 
 def test_safetensors_are_known_by_their_content(place):
