@@ -2,12 +2,14 @@
 
 * The build fails, naming page and cell, when a notebook in the table of contents has a code cell that failed or never
   ran, was not written by book/execute.py, or was executed from another text than the source beside it.
-* Below each executed page's title stands a quiet box: profile, device, time, seeds, versions.
+* Below each executed page's title stands a quiet box: pairs, seeds, backbone, recipe; within, device and versions, and
+  what the other worlds were measured on.
 * `{run-statistics}` is a table of the same facts for every page, `{run-statistics} results` for every other profile
   under book/results/.
 * plotly.min.js and MathJax are copied from the installed packages, so that the book opens from disk, offline.
 """
 
+import ast
 import hashlib
 import html
 import importlib.metadata
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import plotly
 from docutils import nodes
+from ftlib.book.worlds import NAMES, read_worlds
 from sphinx import addnodes
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
@@ -81,22 +84,50 @@ def read(path):
 
 
 def insert_box(app, doctree):
-    """Put the box below the title of an executed chapter."""
+    """Put the box below the title of an executed chapter: what was measured, and what on the other worlds."""
     path = notebook_paths(app.env).get(app.env.docname)
     section = next(doctree.findall(nodes.section), None)
     if path is None or section is None:
         return
-    run = read(path)["metadata"]["ftlib"]
+    notebook = read(path)
+    run = notebook["metadata"]["ftlib"]
     rows = facts(run, ["profile", "device", "seconds", "training_seconds", "runs", "seeds", "versions"])
-    line = [f"Executed with profile {run['profile']}", short(run["device"]), duration(run["seconds"])]
-    if run.get("seeds"):
-        line.append(f"{len(run['seeds'])} seeds")
+    own, others = NAMES.get(run["profile"], run["profile"]), {}
+    for world, chapters in read_worlds(Path(app.srcdir, "book", "results")).items():
+        if world != own and path.stem in chapters:
+            others[f"In {world}"] = ", ".join(protocol(chapters[path.stem]["provenance"]))
+    line = [f"In {own}", *protocol(parameters(notebook)), f"{duration(run['seconds'])} on {short(run['device'])}"]
     table = "".join(
-        f"<dt>{key}</dt><dd>{html.escape(str(value))}</dd>" for key, value in rows.items() if value not in (None, "")
+        f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
+        for key, value in (others | rows).items()
+        if value not in (None, "")
     )
     summary = "".join(f"<span>{html.escape(part)}</span>" for part in line)
     box = f'<details class="measured"><summary>{summary}</summary><dl>{table}</dl></details>'
     section.insert(1, nodes.raw("", box, format="html"))
+
+
+def protocol(told):
+    """What a chapter measured on, in words, from its parameters or its record's provenance."""
+    for name, word in (("benchmarks", "pair"), ("seeds", "seed")):
+        if count := len(told.get(name) or ()):
+            yield f"{count} {word}{'s' * (count > 1)}{' of domains' * (name == 'benchmarks')}"
+    if told.get("backbone"):
+        yield told["backbone"]
+    words = [f"{name} {value:g}" for name, value in told.get("recipe", {}).items() if isinstance(value, int | float)]
+    if words:
+        yield ", ".join(words)
+
+
+def parameters(notebook):
+    """``{name: value}`` as the chapter was executed."""
+    found = {}
+    for cell in notebook["cells"]:
+        if {"parameters", "injected-parameters"} & {*cell["metadata"].get("tags", ())}:
+            for line in ast.parse("".join(cell["source"])).body:
+                if isinstance(line, ast.Assign):
+                    found[ast.unparse(line.targets[0])] = ast.literal_eval(line.value)
+    return found
 
 
 class RunStatistics(SphinxDirective):

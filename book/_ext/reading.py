@@ -1,20 +1,26 @@
 """What every chapter's page gets for its readers, from the results alone: no chapter has to ask for it.
 
-* Below the title stands a chip for each world in which the chapter was measured: how many of the paper's findings hold
-  there, in the colour of the worst verdict. It leads to the scorecard.
+* Below the title stands the answer (book/answers.yml), in place of the one that the page itself computed for its own
+  world; then the picture of all worlds, and a chip for each world in which the chapter was measured: how many of the
+  paper's findings hold there, in the colour of the worst verdict. It leads to the scorecard.
 * Code, parameters and hidden cells stand behind one switch, "show how": off, remembered, without JavaScript on.
 * At the foot: the command that redoes the chapter on the reader's images, and the notebook to download.
+
+A new folder of results is on every page with the next build; nothing has to be executed for it.
 """
 
-import json
+import html
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from ftlib.book.claims import PAPER
+from ftlib.book.worlds import answer, claims_in, panel, read_worlds
 from sphinx import addnodes
 
 SCORECARD = "15-scorecard"
 WORDS = {"replicates": "hold", "contradicts": "contradicted", "inconclusive": "cannot tell"}
+KEY = "Dots are means, lines 95 % intervals over n seeds. Right of the rule, or of a dashed one, the finding holds."
 
 
 def setup(app):
@@ -33,40 +39,74 @@ def drop_thebe(app, config):
 
 
 def dress(app, doctree):
-    """Chips below the title and a foot, on the page of an executed chapter."""
+    """Answer, picture and chips below the title and a foot, on the page of an executed chapter."""
     source = Path(app.env.doc2path(app.env.docname))
     section = next(doctree.findall(nodes.section), None)
     if source.suffix != ".ipynb" or section is None:
         return
-    worlds = read_worlds(app, source.stem)
-    if worlds and source.stem != SCORECARD:
-        section.insert(1, nodes.paragraph("", "", *chips(worlds), classes=["worlds"]))
+    book = Path(app.srcdir, "book")
+    for path in (book / "answers.yml", *sorted(book.glob("results/*/*.json"))):
+        app.env.note_dependency(str(path))
+    worlds = read_worlds(book / "results")
+    told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8")).get(source.stem, {})
+    if source.stem != SCORECARD:
+        first = [*first_screen(told, claims_in(worlds)), *chips(source.stem, worlds)]
+        own = next((child for child in section if isinstance(child, nodes.paragraph) and is_glued(child)), None)
+        if told and own is not None:
+            section.remove(own)
+        section[1:1] = first
     if "parameters" in source.read_text(encoding="utf-8") and source.stem != SCORECARD:
         section.extend(foot(source.stem))
 
 
-def read_worlds(app, chapter):
-    """World to verdict to the number of the paper's findings (else of all claims), for a chapter's results."""
-    worlds = {}
-    for path in sorted(Path(app.srcdir, "book", "results").glob(f"*/{chapter}.json")):
-        if path.parent.name in ("ci", "local"):
-            continue
-        app.env.note_dependency(str(path))
-        claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
-        judged = [claim for claim in claims if claim["verdict"] in WORDS]
-        own = [claim for claim in judged if claim["id"] in PAPER] or judged
+def is_glued(paragraph):
+    """Whether a paragraph is one pasted text and nothing else, such as the answer that the page computed."""
+    return len(paragraph) == 1 and "pasted-text" in paragraph[0].get("classes", ())
+
+
+def first_screen(told, claims):
+    """The answer in as many sentences as it has claims, and a panel for each of them."""
+    found = {id: claims[id] for id in told if id in claims}
+    every = list(
+        dict.fromkeys(world for of in claims.values() for world in of if any(world in f for f in found.values()))
+    )
+    if not found:
+        return
+    sentences = [answer(of, told[id]["holds"], told[id]["fails"], every) for id, of in found.items()]
+    yield nodes.paragraph("", " ".join(sentences), classes=["answer"])
+    panels = ""
+    for id, of in found.items():
+        unit = next(iter(of.values())).unit
+        effect = f"{html.escape(told[id]['effect'])} <small>({unit})</small>"
+        panels += f'<div class="panel"><p class="effect">{effect}</p>{panel(of, every)}</div>'
+    yield nodes.raw(
+        "",
+        f'<figure class="worlds"><div class="panels">{panels}</div><figcaption>{KEY}</figcaption></figure>',
+        format="html",
+    )
+
+
+def chips(chapter, worlds):
+    """A paragraph with a link to the scorecard for each world, of the paper's findings, or else of all claims."""
+    judged = {
+        world: [claim for claim in of[chapter]["claims"] if claim["verdict"] in WORDS]
+        for world, of in worlds.items()
+        if chapter in of
+    }
+    of_paper = any(claim["id"] in PAPER for claims in judged.values() for claim in claims)
+    links = []
+    for world, claims in judged.items():
+        own = [claim["verdict"] for claim in claims if not of_paper or claim["id"] in PAPER]
         if own:
-            worlds[path.parent.name] = {v: sum(claim["verdict"] == v for claim in own) for v in WORDS}
-    return worlds
-
-
-def chips(worlds):
-    """A link to the scorecard for each world, such as "cpu: 3 of 4 hold"."""
-    for world, counts in worlds.items():
-        worst = next(v for v in ("contradicts", "inconclusive", "replicates") if counts[v])
-        told = f"{world}: {counts['replicates']} of {sum(counts.values())} hold"
-        told += "".join(f", {counts[v]} {WORDS[v]}" for v in ("contradicts", "inconclusive") if counts[v])
-        yield nodes.raw("", f'<a class="chip {worst}" href="{SCORECARD}.html">{told}</a> ', format="html")
+            worst = next(v for v in ("contradicts", "inconclusive", "replicates") if v in own)
+            text = f"{world}: {own.count('replicates')} of {len(own)}"
+            said = ", ".join(f"{own.count(v)} {WORDS[v]}" for v in WORDS if v in own)
+            links.append(
+                f'<a class="chip {worst}" href="{SCORECARD}.html#chapter-{chapter[:2]}" title="{said}">{text}</a>'
+            )
+    if links:
+        what = "The paper's findings that hold" if of_paper else "The claims that hold"
+        yield nodes.raw("", f'<p class="worlds">{what}: {" ".join(links)}</p>', format="html")
 
 
 def foot(chapter):

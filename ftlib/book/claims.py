@@ -73,7 +73,7 @@ class Claim:
             return number(x, f"{sign}.1f")
         width = (self.high - self.low) / 2 if self.n > 1 else abs(self.mean)
         decimals = 1 - math.floor(math.log10(width)) if width > 0 else 2
-        return number(x, f"{sign}.{min(max(decimals, 0), 4)}f")
+        return number(x, f"{sign}.{min(max(decimals, 0), 3)}f")
 
     def _repr_markdown_(self) -> str:
         low, mean, high = map(self.written, (self.low, self.mean, self.high))

@@ -1,0 +1,129 @@
+"""The worlds side by side, from their results alone: what a chapter answers, its picture, and the words for both.
+
+A world is a set of images with its backbone and its protocol: a folder of results, named as its profile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ftlib.book.claims import Claim
+from ftlib.book.record import load_results
+
+# As pages name and order them; a world that is not here follows under the name of its profile.
+NAMES = {
+    "cpu": "drawn characters",
+    "digits": "digits",
+    "chars74k": "Chars74K",
+    "office31": "Office-31",
+    "tinyimagenet": "Tiny-ImageNet",
+    "photographs": "your photographs",
+    "study": "drawn characters, twelve pairs",
+    "gpu": "drawn characters, GPU",
+}
+UNPUBLISHED = ("ci", "local", "mutant")  # tests and trials are no experiments
+WORDS = {
+    "replicates": "holds",
+    "contradicts": "contradicted",
+    "inconclusive": "cannot tell",
+    "reported": "not judged",
+}
+NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def read_worlds(root: str | Path = "results") -> dict[str, dict[str, dict[str, Any]]]:
+    """Name of the world, in the order of pages, to chapter to what it recorded; tests and trials are left out.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_results`.
+    """
+    order, results = list(NAMES), load_results(root)
+    known = sorted(results, key=lambda profile: (order.index(profile) if profile in order else len(order), profile))
+    return {NAMES.get(profile, profile): results[profile] for profile in known if profile not in UNPUBLISHED}
+
+
+def claims_in(worlds: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Claim]]:
+    """Id to world to Claim, in the order of the chapters."""
+    found: dict[str, dict[str, Claim]] = {}
+    for chapter in sorted({chapter for of in worlds.values() for chapter in of}):
+        for world, of in worlds.items():
+            for entry in of.get(chapter, {"claims": ()})["claims"]:
+                found.setdefault(entry["id"], {})[world] = Claim.from_json(entry)
+    return found
+
+
+def listing(names: Iterable[str], every: Iterable[str] = ()) -> str:
+    """Names in a sentence, or their number if they are all of several.
+
+    >>> listing(["digits", "Office-31"]), listing(["digits", "Office-31"], every=["digits", "Office-31"])
+    ('digits and Office-31', 'both worlds')
+    """
+    names = list(names)
+    if len(names) > 1 and set(names) == set(every):
+        return "both worlds" if len(names) == 2 else f"all {(*NUMBERS, len(names))[min(len(names), 11)]} worlds"
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+
+
+def answer(found: Mapping[str, Claim], holds: str, fails: str, every: Iterable[str] = ()) -> str:
+    """The sentence that the verdicts of all worlds choose.
+
+    ``holds`` and ``fails`` are clauses such as "the features improve"; ``every`` are the worlds of the page.
+    """
+    by = {verdict: [world for world, claim in found.items() if claim.verdict == verdict] for verdict in WORDS}
+    told = {
+        verdict: f"{clause} in {listing(by[verdict], every)}"
+        for verdict, clause in (("replicates", holds), ("contradicts", fails))
+        if by[verdict]
+    }
+    unsure = listing(by["inconclusive"], every)
+    if unsure:
+        told["inconclusive"] = f"{'' if told else f'whether {holds}, '}in {unsure} these repetitions cannot tell"
+    if by["reported"]:
+        told["reported"] = f"{'' if told else f'whether {holds} '}is not judged in {listing(by['reported'], every)}"
+    sentence = "; ".join(told.values())
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def spoken(claim: Claim) -> str:
+    """A claim's effect, its interval and its verdict, for those who point at a mark or cannot see it."""
+    low, mean, high = (claim.written(x, "+") for x in (claim.low, claim.mean, claim.high))
+    interval = f"95 % interval {low} to {high}" if claim.n > 1 else "no interval"
+    return f"{mean} {claim.unit}, {interval}, n = {claim.n}: {WORDS[claim.verdict]}"
+
+
+def panel(found: Mapping[str, Claim], every: Iterable[str]) -> str:
+    """HTML: a row a world with the mean as a dot, the interval as a line, and a rule where the bound is.
+
+    Rows stretch with the page while their text keeps its size; colours are those of `reading.css`, light and dark.
+    """
+    every, claims = list(every), list(found.values())
+    bounds = [b for c in claims for b in ((-c.within, c.within) if c.within else (c.at_least or 0.0,))]
+    ends = [x for c in claims for x in (c.low, c.mean, c.high) if math.isfinite(x)] + bounds + [0.0]
+    low, span = min(ends), max(ends) - min(ends) or 1.0
+
+    def at(x: float) -> str:
+        return f"{4 + 92 * (x - low) / span:.1f}%"
+
+    rules = "".join(f'<line class="bound" x1="{at(b)}" x2="{at(b)}" y1="0" y2="100%"/>' for b in {*bounds} - {0.0})
+    rules = f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="0" y2="100%"/>{rules}'
+    rows = []
+    for world in every:
+        mark, value, verdict = "", "not measured", "missing"
+        if claim := found.get(world):
+            if claim.n > 1:
+                mark = f'<line class="interval" x1="{at(claim.low)}" x2="{at(claim.high)}" y1="50%" y2="50%"/>'
+            mark += f'<circle cx="{at(claim.mean)}" cy="50%" r="5"/>'
+            value, verdict = f"{claim.written(claim.mean, '+')} <small>n = {claim.n}</small>", claim.verdict
+        title = f' title="{escape(f"{world}: {spoken(claim)}")}"' if claim else ""
+        rows.append(
+            f'<div class="world {verdict}"{title}><span class="name">{escape(world)}</span>'
+            f'<svg height="22" aria-hidden="true">{rules}{mark}</svg><span class="value">{value}</span></div>'
+        )
+    told = "; ".join(f"{world} {spoken(claim)}" for world, claim in found.items())
+    return f'<div class="rows" role="img" aria-label="{escape(told)}">{"".join(rows)}</div>'
