@@ -43,7 +43,7 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))  # for those who load this file by its path
-from plan import BookError, describe, read_plan, read_source  # noqa: E402
+from plan import BookError, describe, quoted, read_plan, read_source  # noqa: E402
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -208,6 +208,7 @@ def provenance(source, results, profile, seconds):
     return {
         "profile": profile,
         "source_sha256": hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest(),
+        "quotes": quoted(source.parent, source.stem, profile),
         "seconds": round(seconds, 1),
         "training_seconds": found.get("seconds"),
         "runs": len(found["runs"]) if "runs" in found else None,
@@ -240,8 +241,8 @@ def make_stage(root, stage, executed, fresh):
 
     def skip(folder, names):
         staged = book / Path(folder).relative_to(root / "book")
-        outputs = [n for n in names if n.endswith((".ipynb", ".json"))]
-        return {"__pycache__", *(n for n in outputs if (staged / n).exists()), *(f"{c}.ipynb" for c in executed)}
+        kept = {n for n in names if n.endswith((".ipynb", ".json")) and newer(staged / n, Path(folder, n))}
+        return {"__pycache__", *kept, *(f"{c}.ipynb" for c in executed)}
 
     shutil.copytree(root / "book", book, ignore=skip, dirs_exist_ok=True)
     for name in ("_config.yml", "_toc.yml"):
@@ -250,6 +251,11 @@ def make_stage(root, stage, executed, fresh):
         for old in (book / f"{chapter}.ipynb", *(stage / "failed").glob(f"{chapter}.*")):
             old.unlink(missing_ok=True)
     return held
+
+
+def newer(staged, committed):
+    """Whether the stage has a file, and has it from a run of its own: one published since then is to be quoted."""
+    return staged.exists() and staged.stat().st_mtime_ns > committed.stat().st_mtime_ns
 
 
 def execute_all(stage, plan, jobs, timeout=None):

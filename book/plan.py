@@ -14,6 +14,10 @@ import jupytext
 import yaml
 
 
+# What a chapter calls to read results that are not its own, and which of them it then shows.
+QUOTING = {"record.elsewhere()": "*/{}.json", "load_results()": "*/*.json", "read_worlds()": "*/*.json"}
+
+
 class BookError(Exception):
     """A mistake in a profile, a parameter or a chapter, told in one message."""
 
@@ -76,6 +80,19 @@ def read_yaml(text, where):
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise BookError(f"{where}: this is not YAML: {' '.join(str(error).split())}") from None
+
+
+def quoted(book, chapter, profile):
+    """``{path in results: sha256}`` of what a chapter's page shows: its own results, and those that it reads."""
+    text = (book / f"{chapter}.md").read_text(encoding="utf-8")
+    asked = [f"{profile}/{chapter}.json"]
+    asked += [pattern.format(chapter) for call, pattern in QUOTING.items() if call in text]
+    found = {path for pattern in asked for path in (book / "results").glob(pattern)}
+    return {
+        f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+        for path in sorted(found)
+        if path.parent.name == profile or path.parent.name not in ("ci", "local")  # which no page shows
+    }
 
 
 def describe(plan):

@@ -71,3 +71,42 @@ def test_a_page_with_a_cell_that_never_ran_is_refused(page):
 def test_seeds_and_times_are_told_in_few_words():
     assert measured.listing([0, 1, 2, 3]) == "0–3" and measured.listing([0, 2]) == "0, 2"
     assert [measured.duration(s) for s in (None, 99, 120, 7200)] == [None, "99 s", "2 min", "2.0 h"]
+
+
+def quoting(page: Path, text: str, **results: str) -> None:
+    """Have the chapter say ``text`` and be executed with these results, profile to content."""
+    page.with_suffix(".md").write_text(text, encoding="utf-8")
+    for profile, content in results.items():
+        path = page.parent / f"results/{profile}/01-one.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    told = {"source_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    told["quotes"] = measured.quoted(page.parent, "01-one", "tiny")
+    change(page, lambda notebook: notebook["metadata"]["ftlib"].update(told))
+
+
+@pytest.mark.parametrize("call", ["study.record.elsewhere()", "load_results()", "read_worlds()"])
+def test_a_page_older_than_what_it_quotes_is_refused_and_told_what_to_execute(page, call):
+    quoting(page, call, tiny="1", other="2", gone="3", ci="4")
+    assert list(measured.find_faults(page)) == []
+    results = page.parent / "results"
+    (results / "other/01-one.json").write_text("5")
+    (results / "ci/01-one.json").write_text("6")  # which no page shows
+    (results / "gone/01-one.json").unlink()
+    (results / "new").mkdir()
+    (results / "new/01-one.json").write_text("7")
+    again = "it was executed; run `python book/execute.py --chapters 01 --profile tiny --publish`"
+    assert list(measured.find_faults(page)) == [
+        f"it quotes results/gone/01-one.json, which is gone since {again}",
+        f"it quotes results/new/01-one.json, which is new since {again}",
+        f"it quotes results/other/01-one.json, which has changed since {again}",
+    ]
+
+
+def test_a_page_that_quotes_nobody_is_held_against_its_own_results_alone(page):
+    quoting(page, "# One", tiny="1", other="2")
+    (page.parent / "results/other/01-one.json").write_text("3")
+    assert list(measured.find_faults(page)) == []
+    (page.parent / "results/tiny/01-one.json").write_text("4")
+    (fault,) = measured.find_faults(page)
+    assert fault.startswith("it quotes results/tiny/01-one.json, which has changed")

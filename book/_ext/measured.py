@@ -1,7 +1,8 @@
 """The book's own Sphinx extension: a page shows only what was measured, says how, and needs no network.
 
 * The build fails, naming page and cell, when a notebook in the table of contents has a code cell that failed or never
-  ran, was not written by book/execute.py, or was executed from another text than the source beside it.
+  ran, was not written by book/execute.py, or was executed from another text than the source beside it, or with other
+  results than those that it quotes.
 * Below each executed page's title stands a quiet box: pairs, seeds, backbone, recipe; within, device and versions, and
   what the other worlds were measured on.
 * `{run-statistics}` is a table of the same facts for every page, `{run-statistics} results` for every other profile
@@ -15,6 +16,7 @@ import html
 import importlib.metadata
 import json
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from plan import quoted  # noqa: E402
 
 
 def setup(app):
@@ -64,6 +68,8 @@ def find_faults(path):
         yield f"its source {source.name} is missing"
     elif told["source_sha256"] != hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest():
         yield f"{source.name} has changed since it was executed; {remedy}"
+    else:
+        yield from older_than_what_it_quotes(path, told)
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
             continue
@@ -73,6 +79,16 @@ def find_faults(path):
                 yield f"cell {number} (`{first}`) failed with {output['ename']}: {output['evalue']}"
         if cell["execution_count"] is None:
             yield f"cell {number} (`{first}`) never ran; {remedy}"
+
+
+def older_than_what_it_quotes(path, told):
+    """Results that a page shows and that are not those that it was executed with, in words."""
+    before, now = told.get("quotes", {}), quoted(path.parent, path.stem, told["profile"])
+    for name in sorted({*before, *now} if "quotes" in told else ()):
+        if before.get(name) != now.get(name):
+            what = "is gone" if name not in now else "has changed" if name in before else "is new"
+            again = f"python book/execute.py --chapters {path.stem[:2]} --profile {told['profile']} --publish"
+            yield f"it quotes results/{name}, which {what} since it was executed; run `{again}`"
 
 
 @cache
