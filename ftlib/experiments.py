@@ -73,6 +73,11 @@ class Experiment:
         core.whole("seed", self.seed, 0)
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
+        if not benchmarks.has_source(self.benchmark) and self.pretraining.steps != 0:
+            raise ValueError(
+                f"{self.benchmark} has no source domain to pre-train on, the head is given: expected pretraining with "
+                f"steps=0, not {self.pretraining.steps}, and a checkpoint"
+            )
         if self.method in ("pretrain", "pretrained", "adabn"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
         # The key is computed once: what the caller does to a mapping must not reach it.
@@ -108,7 +113,7 @@ class Experiment:
 
     @cached_property
     def content(self) -> dict[str, str]:
-        """Digests of what the names stand for: a folder's images, a checkpoint. Images that are drawn have none.
+        """Digests of what the names stand for: a folder's images, a list, a checkpoint. What is drawn has none.
 
         Where they are not, as on a laptop that reads the store of a GPU machine, the store of ``$FTLIB_STORE`` says
         what they last were when it was computed with them.
@@ -119,7 +124,9 @@ class Experiment:
             Neither are they here nor does the store know them.
         """
         found = {}
-        for name, look in ((self.benchmark, _digest_of_images), (self.checkpoint, _digest_of_checkpoint)):
+        names = [(self.benchmark, _digest_of_images), (self.checkpoint, _digest_of_checkpoint)]
+        names += [(name, _digest_of_list) for option in benchmarks.LISTS if (name := self.data.get(option))]
+        for name, look in names:
             try:
                 digest = look(name)
             except FileNotFoundError as error:
@@ -342,9 +349,14 @@ def _looked_at(benchmark: str, data: str | None, folder: str, second: int) -> st
 
 
 def _digest_of_checkpoint(name: str) -> str:
-    if name in ("", "hub"):
-        return ""
-    path = checkpoints.find(name).resolve()
+    return "" if name in ("", "hub") else _digest(checkpoints.find(name).resolve())
+
+
+def _digest_of_list(name: str) -> str:
+    return _digest(benchmarks.list_file(name).resolve())
+
+
+def _digest(path: Path) -> str:
     about = path.stat()
     return _digest_of_file(path, about.st_size, about.st_mtime_ns)
 

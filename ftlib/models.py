@@ -97,7 +97,7 @@ def build(
             model.set_submodule(_name(model, layer), CosineHead(*reversed(layer.weight.shape[:2])))
     if checkpoint:
         _load(model, str(checkpoint), whole)
-    elif whole:
+    elif whole and not (pretrained and timm.get_pretrained_cfg_value(backbone, "num_classes") == num_classes):
         raise ValueError("no checkpoint with a head for these classes: name one that was trained on them, or train it")
     return model
 

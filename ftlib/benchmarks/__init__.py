@@ -3,9 +3,11 @@
     load("glyphs/print-neon")             characters in four domains, drawn on the spot
     load("digits/mnist-scan")             handwritten digits: MNIST's and scikit-learn's
     load("folder:ROOT/SOURCE-TARGET")     ROOT/<domain>/<class>/*.jpg, as Office-31 and its kin are laid out
+    load("imagenet:ROOT")                 ROOT/<wnid>/*.jpg, for a classifier that brings ImageNet's own head
 
 A family is a module with ``load_domain(name, seed, role, **options)`` and ``split_pair(pair)``. Every family takes the
-options of a pair for a single domain too, so that a source can be pre-trained on without its target.
+options of a pair for a single domain too, so that a source can be pre-trained on without its target. `imagenet` has no
+pairs: its head is given, and there is a target alone.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ import torch
 
 from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 
-from . import digits, drawing, folder, glyphs
+from . import digits, drawing, folder, glyphs, imagenet
+from .imagenet import LISTS, list_file
 
 __all__ = [
-    "Benchmark", "ClassSplit", "Domain", "ImageSet",
-    "domain_names", "identity", "left_out", "load", "load_domain", "load_target", "modules_of", "source_of",
+    "LISTS", "Benchmark", "ClassSplit", "Domain", "ImageSet",
+    "domain_names", "has_source", "identity", "left_out", "list_file", "load", "load_domain", "load_target",
+    "modules_of", "source_of",
 ]  # fmt: skip
 
-FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder}
+FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder, "imagenet:": imagenet}
 # Options that leave the source domain as it is.
 OF_TARGET = ("seen", "tail", "target_per_class", "stay", "other", "stay_of")
 _drawn: dict[tuple[Any, ...], Domain] = {}  # the last one: many runs of a sweep ask for the same images in a row
@@ -43,7 +47,8 @@ def load(
     Parameters
     ----------
     name : str
-        ``glyphs/SOURCE-TARGET``, ``digits/SOURCE-TARGET`` or ``folder:ROOT/SOURCE-TARGET``.
+        ``glyphs/SOURCE-TARGET``, ``digits/SOURCE-TARGET``, ``folder:ROOT/SOURCE-TARGET`` or ``imagenet:ROOT``, of
+        which ``source`` and ``source_test`` are empty.
     seed : int
         Of the images that are drawn, their split into training and test, and the choice of the seen classes, which
         is the same for all pairs of as many classes.
@@ -61,6 +66,9 @@ def load(
         Unknown family, domain or option, or a number out of range; the message names it and says what there is.
     """
     target, split = load_target(name, seed, seen, tail, **options)
+    if not has_source(name):
+        none = ImageSet(target.train.images[:0], target.train.labels[:0])
+        return Benchmark(name, target.class_names, split, none, none, target.train, target.test)
     source_name, source_options = source_of(name, options)
     source = load_domain(source_name, seed, **source_options)
     return Benchmark(name, source.class_names, split, source.train, source.test, target.train, target.test)
@@ -77,57 +85,68 @@ def load_target(
 ) -> tuple[Domain, ClassSplit]:
     """The target of a pair and its class split, without the cost of the source."""
     family, rest = _family(name)
-    source_name, target_name = family.split_pair(rest)
-    if family is folder:
-        folder.check_pair(source_name, target_name)
-    if options.get("stay") or options.get("other"):
-        options["pair"] = source_name, seen
     if isinstance(tail, bool) or not isinstance(tail, int | float) or not tail >= 1:
         raise ValueError(f"tail={tail!r}: expected 1 or more, how many times fewer images the last seen class keeps")
-    target = _load(family, target_name, seed, "target", options)
-    split = split_classes(len(target.class_names), seed, seen)
+    if family is imagenet:
+        target = _load(family, rest, seed, "target", options)
+        split = imagenet.split(target, seed, seen)
+    else:
+        source_name, target_name = family.split_pair(rest)
+        if family is folder:
+            folder.check_pair(source_name, target_name)
+        if options.get("stay") or options.get("other"):
+            options["pair"] = source_name, seen
+        target = _load(family, target_name, seed, "target", options)
+        split = split_classes(len(target.class_names), seed, seen)
     return (replace(target, train=_long_tail(target.train, split.seen, tail)) if tail > 1 else target), split
 
 
 def source_of(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name of a pair's source domain and the options that bear on it: the same for all targets of a source."""
+    """The name of a pair's source domain and the options that bear on it: the same for all targets of a source.
+
+    Where there is no source, the target stands in, on which a model with its own head is left as it is.
+    """
     family, rest = _family(name)
-    prefix = name.removesuffix(rest)
-    return prefix + family.split_pair(rest)[0], {k: v for k, v in options.items() if k not in OF_TARGET}
+    own = rest if family is imagenet else family.split_pair(rest)[0]
+    return name.removesuffix(rest) + own, {k: v for k, v in options.items() if k not in OF_TARGET}
+
+
+def has_source(name: str) -> bool:
+    """Whether there are images to pre-train on; else the classifier comes with a head of its own."""
+    return not name.startswith("imagenet:")
 
 
 def domain_names(name: str) -> tuple[str, str]:
-    """The two domains of a pair, without family and folder: ("print", "neon")."""
+    """The two domains of a pair, without family and folder: ("print", "neon"); ("ImageNet", …) if it has no source."""
     family, rest = _family(name)
+    if family is imagenet:
+        return "ImageNet", rest.rstrip("/").rpartition("/")[2]
     source, target = (part.rsplit("/", 1)[-1] for part in family.split_pair(rest))
     return source, target
 
 
-def identity(name: str, data: Mapping[str, Any] | None = None) -> str:
+def identity(name: str) -> str:
     """What a pair's or a domain's images are, beyond its name: "" where they are drawn, else a digest of their files.
-
-    ``data``, the options of the benchmark, are not part of it.
 
     Raises
     ------
     FileNotFoundError
         The images are not here.
     """
-    family, rest = _family(name)
-    return "+".join(folder.identity(part) for part in folder.parts_of(rest)) if family is folder else ""
+    return "+".join(folder.identity(listed) for listed in _listings(name))
 
 
 def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) -> dict[str, int]:
     """How many files and folders of one pair or domain, or of several, take no part, by reason, each domain once.
 
-    Empty where images are drawn, and where those of a run store are not here. `folder.report` has the names.
+    Empty where images are drawn, and where those of a run store are not here.
     """
     counts: dict[str, int] = {}
-    families = [_family(name) for name in ([names] if isinstance(names, str) else names)]
     with suppress(FileNotFoundError):
-        for part in {part for family, rest in families if family is folder for part in folder.parts_of(rest)}:
-            for why, (count, _) in folder.report(part, (data or {}).get("size", folder.SIZE)).items():
-                counts[why] = counts.get(why, 0) + count
+        names = [names] if isinstance(names, str) else names
+        for listed in {listed.folder: listed for name in names for listed in _listings(name)}.values():
+            for why, which in folder.left_out(listed, (data or {}).get("size", folder.SIZE)).items():
+                counts[why] = counts.get(why, 0) + len(which)
     counts.pop(folder.POOLED, None)
     return dict(sorted(counts.items()))
 
@@ -135,7 +154,12 @@ def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) 
 def modules_of(name: str) -> tuple[ModuleType, ...]:
     """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
-    return (family, drawing) if family is glyphs else (family,)
+    return {glyphs: (glyphs, drawing), imagenet: (imagenet, folder)}.get(family, (family,))
+
+
+def _listings(name: str) -> tuple[folder.Listing, ...]:
+    family, rest = _family(name)
+    return folder.listings(rest) if family is folder else (imagenet.listing(rest),) if family is imagenet else ()
 
 
 def _long_tail(images: ImageSet, classes: Sequence[int], tail: float) -> ImageSet:
@@ -150,15 +174,17 @@ def _family(name: str) -> tuple[ModuleType, str]:
     for prefix, family in FAMILIES.items():
         if isinstance(name, str) and name.startswith(prefix):
             return family, name.removeprefix(prefix)
-    raise ValueError(f"unknown benchmark {name!r}: expected glyphs/…, digits/… or folder:ROOT/…, then SOURCE-TARGET")
+    raise ValueError(
+        f"unknown benchmark {name!r}: expected glyphs/…, digits/… or folder:ROOT/… with SOURCE-TARGET, or imagenet:ROOT"
+    )
 
 
 def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[str, Any]) -> Domain:
     known = [p.name for p in inspect.signature(family.load_domain).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"unknown option {', '.join(unknown)}: this benchmark takes seen, tail, {', '.join(known)}")
-    if family is folder:  # its files may have changed since
-        return folder.load_domain(name, seed, role, **options)
+    if family in (folder, imagenet):  # its files may have changed since
+        return family.load_domain(name, seed, role, **options)
     asked = (family, name, seed, role, repr(sorted(options.items())))
     domain = _drawn.get(asked)
     if domain is None:

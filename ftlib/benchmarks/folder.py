@@ -55,11 +55,9 @@ def load_domain(
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
     images, labels, prints, left = decoded(listed, whole("size", size, 1))
-    said = "; ".join(f"{why}: {len(names)} ({_some(names)})" for why, names in left.items())
+    said = tell(listed, left)
     if empty := [c for i, c in enumerate(listed.class_names) if i not in set(labels.tolist())]:
         raise ValueError(f"{listed.folder} has no image of class {', '.join(empty)}; {said or 'left out: nothing'}")
-    if said:
-        warnings.warn(f"{listed.folder}: {said}", stacklevel=4)
     rng = seeded(seed, "folder", _nfc(name.rpartition("/")[2]), "split")
     sides = split_images(labels, prints, train_fraction, rng, listed.class_names)
     parts = (ImageSet(torch.from_numpy(images[side]), torch.from_numpy(labels[side])) for side in sides)
@@ -93,15 +91,8 @@ def check_pair(source: str, target: str) -> None:
         raise ValueError("; ".join(f"{a} has no class {', '.join(names)}, which {b} has" for a, names, b in lacks))
 
 
-def identity(name: str) -> str:
-    """A digest of the names and contents of a domain's files, whatever folder they lie in and whatever their times.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such folder here.
-    """
-    listed = listing(name)
+def identity(listed: Listing) -> str:
+    """A digest of the names and contents of a domain's files, whatever folder they lie in and whatever their times."""
     kept = _cache() / f"{listed.key}.json"
     try:
         return json.loads(kept.read_text(encoding="utf-8"))["identity"]
@@ -117,20 +108,19 @@ def identity(name: str) -> str:
     return found
 
 
-def report(name: str, size: int = SIZE) -> dict[str, tuple[int, list[str]]]:
-    """What takes no part in a domain: for every reason, how many files or folders, and the names of up to ten."""
-    listed = listing(name)
+def left_out(listed: Listing, size: int = SIZE) -> LeftOut:
+    """What takes no part in a domain, names by reason; what its images are is taken from the cache, if it is there."""
     try:
-        left = _left(listed) | json.loads(_kept(listed, size).read_text(encoding="utf-8"))["left"]
+        return listed.left | json.loads(_kept(listed, size).read_text(encoding="utf-8"))["left"]
     except (OSError, ValueError, KeyError):  # not decoded yet
-        left = decoded(listed, size)[-1]
-    return {why: (len(names), names[:10]) for why, names in left.items()}
+        return decoded(listed, size)[-1]
 
 
-def parts_of(name: str) -> tuple[str, ...]:
+def listings(name: str) -> tuple[Listing, ...]:
     """The domains of ROOT/NAME: itself, or both of a pair. FileNotFoundError if there is no such root."""
     own_name = _nfc(name.rpartition("/")[2])
-    return (name,) if own_name in domains(_root(name)) or "-" not in own_name else split_pair(name)
+    alone = own_name in domains(_root(name)) or "-" not in own_name
+    return tuple(listing(part) for part in ((name,) if alone else split_pair(name)))
 
 
 def domains(root: Path) -> dict[str, Path]:
@@ -155,20 +145,18 @@ class Listing(NamedTuple):
 
 
 def listing(name: str) -> Listing:
-    """The files of ROOT/DOMAIN with their classes.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such root or domain.
-    ValueError
-        The domain has no two classes, or some beside ``train`` and ``test``.
-    """
+    """The files of ROOT/DOMAIN with their classes; FileNotFoundError if there is no such root or domain."""
     root, own_name = _root(name), _nfc(name.rpartition("/")[2])
     there = domains(root)
     if own_name not in there:
         raise FileNotFoundError(f"no domain {own_name!r} in {root}: there are {', '.join(there) or 'none'}")
-    folder, left = there[own_name], LeftOut()
+    found = listing_of(there[own_name])
+    return found._replace(left=found.left | _beside(root))
+
+
+def listing_of(folder: Path) -> Listing:
+    """The files of a folder with their classes; a ValueError if it has no two, or some beside ``train``, ``test``."""
+    left = LeftOut()
     found = list(_walk(folder, left, (), frozenset({os.path.realpath(folder)})))
     images = [parts for parts, info in found if _maybe_image(parts[-1]) and not _is_folder(info)]
 
@@ -233,14 +221,14 @@ def _walk(
                 yield from _walk(entry.path, left, parts, passed | {real})
 
 
-def _left(listed: Listing) -> LeftOut:
-    """What the listing leaves out, and the folders beside the domain that are none: without images at any depth."""
-    root, idle = listed.folder.parent, []
+def _beside(root: Path) -> LeftOut:
+    """The folders of a root that are no domains: without images at any depth."""
+    idle = []
     for folder in (p for p in sorted(root.iterdir()) if p.is_dir()):
         within = _walk(folder, {}, (), frozenset({os.path.realpath(folder)}))
         if _no_part(folder.name) or not any(_maybe_image(p[-1]) and not _is_folder(info) for p, info in within):
             idle.append(f"{root.name}/{folder.name}")
-    return listed.left | ({"folders that are no domains": idle} if idle else {})
+    return {"folders that are no domains": idle} if idle else {}
 
 
 def _is_folder(info: os.stat_result | None) -> bool:
@@ -268,7 +256,15 @@ def _nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _some(names: list[str]) -> str:
+def tell(listed: Listing, left: LeftOut) -> str:
+    """Warn of what was left out, in one sentence that is also returned."""
+    said = "; ".join(f"{why}: {len(names)} ({some(names)})" for why, names in left.items())
+    if said:
+        warnings.warn(f"{listed.folder}: {said}", stacklevel=5)
+    return said
+
+
+def some(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -277,9 +273,13 @@ def _root(name: str) -> Path:
     root, _, own_name = name.rpartition("/")
     if not root or not own_name:
         raise ValueError(f"{name!r} names no domain: expected ROOT/SOURCE-TARGET or ROOT/DOMAIN")
-    path = find_data(root)
-    if not path.is_dir():
-        raise ValueError(f"{path} is a file: expected a folder ROOT/<domain>/<class>/<image>; unpack it first")
+    return unpacked(root, "<domain>/<class>/<image>")
+
+
+def unpacked(root: str, below: str) -> Path:
+    """Where a root lies; a ValueError if it is an archive, or another file."""
+    if not (path := find_data(root)).is_dir():
+        raise ValueError(f"{path} is a file: expected a folder ROOT/{below}; unpack it first")
     return path
 
 
@@ -294,7 +294,7 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     images, labels, prints : array
         uint8 [N, 3, size, size], a file's mapped into memory; int64 [N]; a digest [N] of each image.
     left : dict
-        What was left out, names by reason: of the listing, of the folders beside it, and files that are no images.
+        What was left out, names by reason: of the listing, and files that are no images.
     """
     kept = _kept(listed, size)
     array = kept.with_suffix(".npy")
@@ -303,7 +303,7 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
         images, labels = np.load(array, mmap_mode="r"), np.array(about["labels"], np.int64)
         prints = fingerprints(images)
         if about["check"] == _check(prints, labels):
-            return images, labels, prints, _left(listed) | about["left"]
+            return images, labels, prints, listed.left | about["left"]
         warnings.warn(f"{array} was damaged: decoding {listed.folder} again", stacklevel=2)
     except OSError:
         pass
@@ -325,7 +325,7 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     prints = fingerprints(images)
     about = {"labels": labels.tolist(), "left": left, "check": _check(prints, labels)}
     _keep({array: images, kept: json.dumps(about).encode()})
-    return images, labels, prints, _left(listed) | left
+    return images, labels, prints, listed.left | left
 
 
 POINTERS = {  # how a file begins that stands for another, or for none

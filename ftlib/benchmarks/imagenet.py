@@ -1,0 +1,165 @@
+"""ImageNet's classes in a folder of images, ROOT/<wnid>/*.jpg: Tiny-ImageNet's train, ImageNet-R, ImageNet-Sketch.
+
+There is no source domain: the classifier comes with a head for ImageNet's 1,000 classes, in their usual order. A label
+is a column of that head; Y are the classes that ROOT holds, and the other columns belong to neither side of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from ftlib.core import ClassSplit, Domain, ImageSet, class_ids, find_data, seeded, split_classes, split_images, whole
+
+from . import folder
+
+LISTS = ("train_list", "test_list")  # options that name files of their own
+
+
+def load_domain(
+    name: str,
+    seed: int = 0,
+    role: str = "target",
+    *,
+    size: int = folder.SIZE,
+    train_fraction: float = 0.8,
+    per_class: int | None = None,
+    train_list: str = "",
+    test_list: str = "",
+) -> Domain:
+    """The images of ROOT, shorter side scaled to ``size`` and the centre cut out, split within each class by the seed.
+
+    Parameters
+    ----------
+    per_class : int, optional
+        At most so many images of each class, drawn by the seed. Default: all.
+    train_list, test_list : str
+        Published lists in place of a split of ours: text files with ``PATH COLUMN`` in each line, found as ROOT is. Of
+        a path counts what lies below ROOT, as <wnid>/<image>. They are taken as they are, whatever the seed.
+
+    Raises
+    ------
+    ValueError
+        No such root or list; a folder that is none of ImageNet's classes; a class without enough different images for
+        both sides; a list whose lines are odd, or that names images which ROOT has not.
+    """
+    try:
+        found = listing(name)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
+    images, labels, prints, left = folder.decoded(found, whole("size", size, 1))
+    said = folder.tell(found, left)
+    if train_list or test_list:
+        sides = _published(found, left, train_list, test_list)
+    else:
+        rng = seeded(seed, "imagenet", found.folder.name, "split")
+        kept = _at_most(labels, per_class, rng)
+        try:
+            sides = split_images(labels[kept], prints[kept], train_fraction, rng, found.class_names)
+        except ValueError as error:
+            raise ValueError(f"{found.folder}: {error}; {said or 'left out: nothing'}") from None
+        sides = tuple(kept[side] for side in sides)
+    columns = np.array([_columns()[wnid] for wnid in found.class_names])
+    parts = (ImageSet(torch.from_numpy(images[side]), torch.from_numpy(columns[labels[side]])) for side in sides)
+    return Domain(tuple(_columns()), *parts)
+
+
+def split(domain: Domain, seed: int = 0, seen: int | Sequence[int] | None = None) -> ClassSplit:
+    """Seen and absent classes among those that the images show, as `ftlib.core.split_classes` draws them."""
+    shown = sorted({*domain.train.labels.tolist(), *domain.test.labels.tolist()})
+    if not isinstance(seen, Sequence):
+        drawn = split_classes(len(shown), seed, seen)
+        return ClassSplit([shown[i] for i in drawn.seen], [shown[i] for i in drawn.absent])
+    seen = class_ids(seen, len(domain.class_names), "seen classes")
+    if others := sorted(set(seen) - set(shown)):
+        raise ValueError(f"seen classes {others}: there are images of {len(shown)} other columns, not of these")
+    return ClassSplit(seen, set(shown) - set(seen))
+
+
+def listing(name: str) -> folder.Listing:
+    """The files of ROOT; FileNotFoundError if it is not here, ValueError if a folder is none of ImageNet's classes."""
+    if not name:
+        raise ValueError("'imagenet:' names no folder: expected imagenet:ROOT, with the images in ROOT/<wnid>/")
+    found = folder.listing_of(folder.unpacked(name, "<wnid>/<image>"))
+    if unknown := [wnid for wnid in found.class_names if wnid not in _columns()]:
+        raise ValueError(
+            f"{found.folder} holds {folder.some(unknown)}, which ImageNet's 1,000 classes do not have: expected "
+            "folders named by wnid, such as n01440764"
+        )
+    return found
+
+
+def list_file(name: str) -> Path:
+    """Where a published list lies, in ``$FTLIB_DATA`` or the working directory."""
+    path = find_data(name) if isinstance(name, str) and name else None
+    if path is None or not path.is_file():
+        raise ValueError(f"{name!r} is no list of images: name a text file with PATH COLUMN in each line")
+    return path
+
+
+@cache
+def _columns() -> dict[str, int]:
+    """wnid to column, in the order of the columns."""
+    from timm.data import ImageNetInfo  # pyright: ignore[reportPrivateImportUsage]  only this family needs timm
+
+    return {wnid: column for column, wnid in enumerate(ImageNetInfo().label_names())}
+
+
+def _at_most(labels: np.ndarray, per_class: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Ascending positions [.] of at most ``per_class`` images of each class."""
+    if per_class is None:
+        return np.arange(len(labels))
+    whole("per_class", per_class, 2)
+    members = (rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels))
+    return np.sort(np.concatenate([of[:per_class] for of in members]))
+
+
+def _published(found: folder.Listing, left: folder.LeftOut, *names: str) -> tuple[np.ndarray, ...]:
+    """Positions, among the images that could be decoded, of those that each list names."""
+    bad = {path for paths in left.values() for path in paths}
+    files = [(path, label) for path, label, *_ in found.files if path not in bad]
+    position = {path: i for i, (path, _) in enumerate(files)}
+    sides, shown = [], []
+    for name in names:
+        try:
+            lines = list_file(name).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{name} is no text: expected PATH COLUMN in each line") from None
+        side, missing = [], []
+        for number, line in enumerate(lines, 1):
+            path, _, column = line.strip().rpartition(" ")
+            if not line.strip():
+                continue
+            if not path or not column.isdecimal():
+                raise ValueError(f"{name}, line {number}: {line!r}, expected PATH COLUMN")
+            parts = PurePosixPath(path.strip()).parts
+            tails = ("/".join(parts[i:]) for i in range(len(parts)))
+            at = next((position[tail] for tail in tails if tail in position), None)
+            if at is None:
+                missing.append(path.strip())
+                continue
+            if (own := _columns()[wnid := found.class_names[files[at][1]]]) != int(column):
+                raise ValueError(
+                    f"{name}, line {number}: column {column} for {wnid}, which is column {own} of ImageNet"
+                )
+            side.append(at)
+        if missing:
+            raise ValueError(f"{name} names {len(missing)} image(s) that {found.folder} lacks: {folder.some(missing)}")
+        if len(set(side)) < max(len(side), 1):
+            raise ValueError(f"{name} names {'an image twice' if side else 'no image'}: expected every image once")
+        sides.append(np.sort(np.array(side)))
+        shown.append({files[at][1] for at in side})
+    if both := set(sides[0]) & set(sides[1]):
+        raise ValueError(
+            f"{files[min(both)][0]} is in {names[0]} and in {names[1]}: expected lists that share no image"
+        )
+    if alone := shown[0] ^ shown[1]:
+        lone = folder.some([found.class_names[label] for label in sorted(alone)])
+        raise ValueError(f"only one of {names[0]} and {names[1]} has images of {lone}: every class needs both")
+    return tuple(sides)
