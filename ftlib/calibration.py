@@ -11,7 +11,7 @@
     oracle_gamma            γ*: the best on the test images themselves, the reference
     recommended             which of them to take
 
-All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
+All but the last four take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
 images of absent classes would be a leak. `apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
 """
 

@@ -100,7 +100,7 @@ def calibrate(
     unlabelled: Array | None = None,
     prefer: Mapping[str, float | str] | None = None,
 ) -> Calibrated:
-    """The recommended γ, `mirrored` with the old head and else `competitor_gap`, and what speaks against it.
+    """The recommended γ, by `calibration.recommended` `mirrored` or `margin_quantile`, and what speaks against it.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def calibrate(
     prefer : mapping, optional
         ``share``: of absent images in use, or "unlabelled" to estimate it; |U| / |Y| if not given. ``weight``: what an
         absent image counts if a seen one counts 1. ``min_sy``, ``min_uy``: accuracies to keep, of the images given and
-        of their mirror images. All but ``min_sy`` need the old head.
+        of their mirror images. All but ``min_sy`` need the old head, and `mirrored` is taken then.
 
     Raises
     ------
@@ -152,12 +152,18 @@ def calibrate(
     share, weight = float(asked), float(prefer.get("weight", 1.0))
     weighed = weight * share / (weight * share + 1 - share) if prefer else None
 
-    def bound(images: _Images, prefer: Mapping = prefer) -> float:
-        if old is None:
-            return _within(float(images.gap.mean()), images, prefer)
-        return _within(best_of_mirrored(images.mirrored, images.label, split, weighed), images, prefer)
+    told = prefer.keys() - {"min_sy"}  # what no other estimator takes
+    choice = "mirrored" if told else calibration.recommended(split, old is not None)
 
-    found = {} if old is None else {"mirrored": Gamma(bound(images, {}), split)}
+    def by(name: str, images: _Images) -> float:
+        if name == "margin_quantile":
+            return float(np.quantile(images.seen, 0.05))
+        return best_of_mirrored(images.mirrored, images.label, split, weighed)
+
+    def bound(images: _Images) -> float:
+        return _within(by(choice, images), images, prefer)
+
+    found = {} if old is None else {"mirrored": Gamma(by("mirrored", images), split)}
     found["competitor_gap"] = Gamma(float(images.gap.mean()), split)
     for name in ("average_logit_gap", "rival_share", "margin_quantile"):
         found[name] = getattr(calibration, name)(logits, labels, split)
@@ -180,9 +186,7 @@ def calibrate(
         advice.append(Advice("note", "share", text))
     advice.sort(key=lambda a: ("stop", "caution", "note").index(a.level))
     without = images.accuracy(0.0)
-    return Calibrated(
-        gamma, next(iter(found)), found, interval, spread, without, with_gamma, share, tuple(advice), images
-    )
+    return Calibrated(gamma, choice, found, interval, spread, without, with_gamma, share, tuple(advice), images)
 
 
 # --- all that γ depends on, image by image ----------------------------------------------------------------------------
@@ -317,10 +321,11 @@ def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, l
          f"the old head favours seen classes more, by {was - gap:.2g}: exchanged checkpoints, or repaired already?"),
         (found < 0.55, "stop", "features", f"{amiss}cannot help"),
         (0.55 <= found < 0.8, "caution", "features", f"{amiss}helps less than it seems"),
-        (low <= 0 <= high or gamma <= 0, "stop", "nothing",
+        # Of a model without a gap a quantile would take its share all the same; few rivals tell of none where there is.
+        (low <= 0 <= high or gamma <= 0 or (gap <= 0 and 2 * len(sizes) >= len(split.absent)), "stop", "nothing",
          "γ cannot be told from 0: there is nothing to repair, or it was repaired already"),
         (len(sizes) < 8, "caution", "few-classes",
-         f"{len(sizes)} seen classes tell little about others: margin_quantile is safer"),
+         f"{len(sizes)} seen classes tell little about others: look at what γ costs on images that were held out"),
         ((sizes == 0).any(), "caution", "missing", f"{(sizes == 0).sum()} of {len(sizes)} seen classes have no image"),
         (n < 10 * len(sizes), "caution", "few-images", f"{n / len(sizes):.1f} images a seen class are few"),
         (images.accuracy(0.0).seen >= 0.995, "note", "memorised",

@@ -51,14 +51,22 @@ def test_with_the_old_head_mirrored_is_recommended_and_equals_the_estimator():
     assert found.gamma == calibration.mirrored(logits, labels, SPLIT, old) == found.by_estimator["mirrored"]
 
 
-def test_without_it_the_competitor_gap_is_and_every_other_estimator_is_told():
+def test_without_it_a_quantile_of_the_margins_is_and_every_other_estimator_is_told():
     logits, labels, _ = draw()
     found = calibrate(logits, labels, SPLIT)
-    assert found.estimator == "competitor_gap"
+    assert found.estimator == "margin_quantile" and found.gamma == found.by_estimator["margin_quantile"]
     for name, gamma in found.by_estimator.items():
         arguments = (labels, SPLIT) if name == "prior_gamma" else (logits, labels, SPLIT)
         assert gamma == pytest.approx(getattr(calibration, name)(*arguments)), name
     assert len(found.by_estimator) == 5
+
+
+@pytest.mark.parametrize(("seen", "estimator"), [(7, "mirrored"), (6, "margin_quantile")])
+def test_where_fewer_than_half_as_many_are_seen_as_absent_it_is_the_quantile_unless_more_is_told(seen, estimator):
+    logits, labels, old = (part[draw()[1] < seen] for part in draw())
+    split = ClassSplit(range(seen), range(seen, 20))
+    assert calibration.recommended(split) == calibrate(logits, labels, split, old).estimator == estimator
+    assert calibrate(logits, labels, split, old, prefer={"share": 0.1}).estimator == "mirrored"
 
 
 def test_the_recommended_gamma_repairs_what_the_gap_broke():
@@ -245,7 +253,8 @@ def test_features_that_suffered_stop_it_and_doubtful_ones_are_told():
 def test_a_gamma_that_is_folded_already_leaves_nothing_to_do():
     logits, labels, old = draw()
     folded = calibration.apply(logits, calibrate(logits, labels, SPLIT, old).gamma, SPLIT.absent)
-    assert "nothing" in codes(calibrate(folded, labels, SPLIT, old), "stop")
+    for old_head in (old, None):
+        assert "nothing" in codes(calibrate(folded, labels, SPLIT, old_head), "stop")
 
 
 def test_few_classes_few_images_and_missing_classes_are_told():
