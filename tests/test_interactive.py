@@ -122,3 +122,18 @@ def test_a_page_asks_no_network():
 def test_a_start_that_is_none_of_the_frames_is_an_error(frames, start):
     with pytest.raises(ValueError, match=f"start {start} of {len(frames)} frames"):
         interactive.region_slider(frames, BOX, POINTS, LABELS, start=start)
+
+
+def test_the_slider_of_a_page_is_a_range_with_a_label_and_a_readout_that_is_read_aloud():
+    figure = interactive.region_slider(FRAMES, BOX, POINTS, LABELS, start=1)
+    html = interactive.offline(figure, "toy", "steps of fine-tuning").data
+    assert (
+        '<label style="display:block">steps of fine-tuning <input type="range" id="toy-stop" min="0" max="1" value="1"'
+        in html
+    )
+    assert '<output id="toy-told" for="toy-stop" aria-live="polite"' in html and ">later</output>" in html
+
+
+def test_the_figure_that_a_page_shows_keeps_its_own_slider_for_a_notebook(slider):
+    interactive.offline(slider, "gamma")
+    assert len(slider.layout.sliders[0].steps) > 80 and "γ = 0.00" in slider.layout.title.text

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -60,6 +63,7 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float]) -> go.Figure:
         title={"text": readout(stops[start]), "font": {"size": 15}, "x": 0.02},
         sliders=[
             {
+                "name": "γ, added to the logits of the absent classes",
                 "active": start,
                 "currentvalue": {"visible": False},
                 "pad": {"t": 45},
@@ -85,16 +89,46 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float]) -> go.Figure:
     return figure
 
 
-def offline(figure: go.Figure, name: str) -> HTML:
-    """The figure for a page of the book, which has plotly's script itself; in a live notebook use ``figure.show()``."""
+def offline(figure: go.Figure, name: str, label: str = "") -> HTML:
+    """The figure for a page of the book, which has plotly's script itself; in a live notebook use ``figure.show()``.
+
+    Its slider becomes the page's own: a range input with a label, which keys move and whose readout is read aloud.
+
+    Parameters
+    ----------
+    figure : go.Figure
+        With one slider, as `gamma_slider` and `region_slider` make it.
+    name : str
+        The id of its element on the page.
+    label : str, default the figure's own
+        What the slider moves, for those who cannot see it.
+    """
+    (control,) = figure.layout.sliders
+    label = label or control.name or "stop"
+    stops = [[step.args[0], step.args[1]["title.text"], step.args[2]] for step in control.steps]
+    data = json.dumps(stops, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
+    start = control.active or 0
+    bare = go.Figure(figure).update_layout(sliders=[], title=None, height=figure.layout.height - 80)
+    bare.update_layout(margin={"t": 10})
+    picture = bare.to_html(
+        full_html=False,
+        include_plotlyjs="../_static/plotly.min.js",
+        include_mathjax=False,
+        div_id=name,
+        config={"displayModeBar": False, "responsive": True},
+    )
+    said = re.sub(r"<[^>]+>", " ", stops[start][1])
     return HTML(
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs="../_static/plotly.min.js",
-            include_mathjax=False,
-            div_id=name,
-            config={"displayModeBar": False, "responsive": True},
-        )
+        f'<div class="moving" style="background:#fff;color:#333;padding:.6rem;border-radius:4px">'
+        f'<output id="{name}-told" for="{name}-stop" aria-live="polite" '
+        f'style="display:block;min-height:3em;font-size:1.2rem;font-weight:700;line-height:1.4">{stops[start][1]}</output>'
+        f'<div role="img" aria-label="{escape(label)}: the picture follows the slider below it">{picture}</div>'
+        f'<label style="display:block">{escape(label)} <input type="range" id="{name}-stop" min="0" '
+        f'max="{len(stops) - 1}" value="{start}" aria-valuetext="{escape(said)}" style="width:100%"></label>'
+        f"<script>(() => {{const stops={data}, range=document.getElementById('{name}-stop'),"
+        f"told=document.getElementById('{name}-told');range.addEventListener('input',()=>{{"
+        f"const [moved,text,traces]=stops[range.value];Plotly.restyle('{name}',moved,traces);"
+        "told.innerHTML=text;range.setAttribute('aria-valuetext',told.textContent)})})()</script></div>"
     )
 
 
