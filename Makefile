@@ -14,8 +14,10 @@ STAMP := .venv/.installed
 # numbers of an earlier run.  -q: warnings only.
 BUILD := $(BIN)/jupyter-book build -W -n --keep-going --all -q --path-output .
 
+BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
+
 .DELETE_ON_ERROR:
-.PHONY: help install book html publish test bench lint format clean
+.PHONY: help install book html pdf epub publish test test-web bench lint format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -38,11 +40,33 @@ html: $(STAMP)  ## build the site from the committed notebooks, without executin
 	$(BUILD) .
 	@echo "the book: _build/html/index.html"
 
+pdf: $(STAMP)  ## the published pages as _build/book.pdf, printed by chromium
+	@test -n "$(BROWSER)" || { echo "pdf: no chromium or chrome in the PATH (Debian: apt install chromium)"; exit 1; }
+	$(BIN)/jupyter-book build --all -q --path-output . --builder singlehtml .
+	$(BIN)/python book/print.py _build/singlehtml _build/book.pdf --browser $(BROWSER)
+
+epub: $(STAMP)  ## the published pages as _build/book.epub
+	$(BIN)/jupyter-book build --all -q --path-output . --builder custom --custom-builder epub .
+	cp _build/epub/*.epub _build/book.epub
+	@echo "the book: _build/book.epub"
+
 publish: $(STAMP)  ## execute, then write notebooks and results into book/: make publish PROFILE=cpu
 	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site --publish
+	$(BIN)/python book/_ext/front.py
 
 test: $(STAMP)  ## unit tests and the tests of the book
 	$(BIN)/python -m pytest
+
+# The browser is the system's; what drives it comes from npm, into _build.
+test-web: $(STAMP)  ## the built pages in a browser, on a desk and on a phone; skipped where there is none
+ifeq ($(and $(BROWSER),$(shell command -v npm)),)
+	@echo "test-web: skipped, for want of chromium and npm (Debian: apt install chromium npm)"
+else
+	$(MAKE) html
+	mkdir -p _build/web && cp tests/web/package.json _build/web/
+	npm install --prefix _build/web --silent --no-audit --no-fund --no-package-lock
+	CHROMIUM=$(BROWSER) node tests/web/check.mjs
+endif
 
 bench: $(STAMP)  ## measure the figures that the project promises
 	$(BIN)/python -m tests.bench

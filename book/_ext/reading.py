@@ -4,12 +4,13 @@
   world; then the picture of all worlds, and a chip for each world in which the chapter was measured: how many of the
   paper's findings hold there, in the colour of the worst verdict. It leads to the scorecard.
 * Code, parameters and hidden cells stand behind one switch, "show how": off, remembered, without JavaScript on.
-* At the foot: the command that redoes the chapter on the reader's images, and the notebook to download.
+* At the foot: the command that redoes the chapter on the reader's images, its parameters, and the notebook to download.
 
 A new folder of results is on every page with the next build; nothing has to be executed for it.
 """
 
 import html
+import json
 from pathlib import Path
 
 import yaml
@@ -56,7 +57,7 @@ def dress(app, doctree):
             section.remove(own)
         section[1:1] = first
     if "parameters" in source.read_text(encoding="utf-8") and source.stem != SCORECARD:
-        section.extend(foot(source.stem))
+        section.extend(foot(source))
 
 
 def is_glued(paragraph):
@@ -109,15 +110,28 @@ def chips(chapter, worlds):
         yield nodes.raw("", f'<p class="worlds">{what}: {" ".join(links)}</p>', format="html")
 
 
-def foot(chapter):
-    """How to redo the chapter, and where its notebook is."""
-    command = f"""python book/execute.py --profile photographs --chapters {chapter[:2]} \\
-    -p 'benchmarks=["folder:ROOT/SOURCE-TARGET"]'"""
-    block = nodes.literal_block(command, command, language="bash")
-    said = nodes.paragraph("", "Every parameter above can be set by ")
-    said += [nodes.literal("", "-p NAME=VALUE"), nodes.Text(" or in a profile. ")]
-    download = addnodes.download_reference("", "", reftarget=f"{chapter}.ipynb", classes=["download"])
+def foot(source):
+    """How to redo the chapter, its parameters, and where its notebook is."""
+    cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
+    parameters = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ()))
+    ours = "\nbenchmarks = " in parameters
+    command = f".venv/bin/python book/execute.py --profile {'photographs' if ours else 'cpu'}"
+    command += f" --chapters {source.stem[:2]} \\\n"
+    command += "    -p 'benchmarks=[\"folder:ROOT/SOURCE-TARGET\"]'" if ours else "    -p NAME=VALUE"
+    said = nodes.paragraph("", "")
+    if ours:
+        said += [nodes.Text("The images lie as "), nodes.literal("", "$FTLIB_DATA/ROOT/DOMAIN/CLASS/*.jpg")]
+        said += nodes.Text(", and SOURCE and TARGET are two of the domains. ")
+    said += [nodes.Text("Every parameter can be set by "), nodes.literal("", "-p NAME=VALUE"), nodes.Text(". ")]
+    download = addnodes.download_reference("", "", reftarget=source.name, classes=["download"])
     download += nodes.inline("", "Download this chapter as a notebook")
     said += [download, nodes.Text(".")]
-    rubric = nodes.rubric("", "Redo this chapter on your images")
-    return [nodes.container("", rubric, block, said, classes=["redo"])]
+    rubric = nodes.rubric("", f"Redo this chapter {'on your images' if ours else 'with other parameters'}")
+    begin, end = ("<details><summary>The parameters and their defaults</summary>", "</details>")
+    shown = nodes.literal_block(parameters, parameters, language="python")
+    folded = [nodes.raw("", begin, format="html"), shown, nodes.raw("", end, format="html")]
+    return [
+        nodes.container(
+            "", rubric, nodes.literal_block(command, command, language="bash"), said, *folded, classes=["redo"]
+        )
+    ]

@@ -1,0 +1,248 @@
+"""The front page from the results alone, and what belongs to the book as a whole.
+
+* `{slider} CHAPTER NAME` shows a moving picture of an executed chapter a second time.
+* `{answers}` is a card a chapter: its first picture, its question, and the answer that the verdicts choose.
+* `{fails}` says where a finding of the paper's is contradicted or undecided.
+* The first use of each of the glossary's words on a page leads there and shows its meaning.
+* Every page gets a description, a picture for those who share it, and the book's sign.
+* In an ePub, which runs no scripts, a moving picture becomes a sentence.
+
+    python book/_ext/front.py    # writes what holds where into README.md
+"""
+
+import base64
+import io
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+from docutils import nodes
+from ftlib.book.worlds import answer, claims_in, read_worlds
+from measured import notebook_paths, read
+from PIL import Image
+from sphinx import addnodes
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAD = ("02-what-breaks", "03-the-features-improve", "04-the-logit-gap", "05-repair")
+BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
+DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how one number gives it back."
+WIDTH = 480  # pixels of a card's picture
+
+
+def setup(app):
+    app.add_directive("slider", Slider)
+    app.add_directive("answers", Answers)
+    app.add_directive("fails", Fails)
+    app.connect("doctree-read", still)
+    app.connect("doctree-read", explain, priority=700)
+    app.connect("html-page-context", describe)
+    app.add_css_file("front.css")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+# --- what the verdicts say -------------------------------------------------------------------------------------------
+
+
+def answers(book):
+    """Chapter to the sentences that its claims' verdicts choose (answers.yml)."""
+    claims = claims_in(read_worlds(book / "results"))
+    told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8"))
+    found = {}
+    for chapter, of in told.items():
+        measured = {id: claims[id] for id in of if id in claims}
+        every = [w for w in read_worlds(book / "results") if any(w in claim for claim in measured.values())]
+        if measured:
+            found[chapter] = [answer(c, of[id]["holds"], of[id]["fails"], every) for id, c in measured.items()]
+    return found
+
+
+def failing(book):
+    """World to (contradicted, undecided, all): statements of the paper's findings, and how many were judged."""
+    worlds = read_worlds(book / "results")
+    found = {world: ([], [], []) for world in worlds}
+    for of in claims_in(worlds).values():
+        for world, claim in of.items():
+            if claim.paper and claim.verdict in ("replicates", "contradicts", "inconclusive"):
+                contradicted, undecided, judged = found[world]
+                judged.append(claim.statement)
+                {"contradicts": contradicted, "inconclusive": undecided}.get(claim.verdict, []).append(claim.statement)
+    return {world: of for world, of in found.items() if of[2]}
+
+
+def lead(book):
+    """What holds where, as Markdown for the README: a line a chapter."""
+    return "\n".join(f"* {' '.join(sentences)}" for name, sentences in answers(book).items() if name in LEAD)
+
+
+# --- the front page --------------------------------------------------------------------------------------------------
+
+
+class Front(SphinxDirective):
+    @property
+    def book(self):
+        book = Path(self.env.srcdir, "book")
+        for path in (book / "answers.yml", *sorted(book.glob("results/*/*.json"))):
+            self.env.note_dependency(str(path))
+        return book
+
+
+class Slider(Front):
+    """``{slider} 04-the-logit-gap gamma-slider``"""
+
+    required_arguments = 2
+
+    def run(self):
+        chapter, name = self.arguments
+        path = self.book / f"{chapter}.ipynb"
+        self.env.note_dependency(str(path))
+        for cell in read(path)["cells"]:
+            for output in cell.get("outputs", ()):
+                text = "".join(output.get("data", {}).get("text/html", ""))
+                if f'id="{name}"' in text:
+                    return [nodes.raw("", text, format="html")]
+        raise self.error(f"{path.name} has no moving picture {name!r}: execute the chapter, or name another")
+
+
+class Answers(Front):
+    """``{answers}``"""
+
+    def run(self):
+        told, cards = answers(self.book), nodes.container(classes=["cards"])
+        for name, path in notebook_paths(self.env).items():
+            if path.stem not in told:
+                continue
+            self.env.note_dependency(str(path))
+            card = nodes.container(classes=["card"])
+            if picture := first_picture(path):
+                uri, alt = picture
+                card += nodes.image(uri=uri, alt=alt)
+            question = addnodes.pending_xref(
+                "", nodes.inline("", path.stem), refdomain="std", reftype="doc", reftarget=f"/{name}",
+                refexplicit=False, refwarn=True, refdoc=self.env.docname,
+            )  # fmt: skip
+            card += nodes.paragraph("", "", question, classes=["question"])
+            card += nodes.paragraph("", " ".join(told[path.stem]))
+            cards += card
+        return [cards]
+
+
+class Fails(Front):
+    """``{fails}``"""
+
+    def run(self):
+        shown = nodes.definition_list()
+        for world, (contradicted, undecided, judged) in failing(self.book).items():
+            text = nodes.definition()
+            if contradicted:
+                of_all = f"{len(contradicted)} of {len(judged)} findings of the paper's are contradicted:"
+                points = (nodes.list_item("", nodes.paragraph("", said)) for said in contradicted)
+                text += [nodes.paragraph("", of_all), nodes.bullet_list("", *points)]
+            else:
+                text += nodes.paragraph("", f"None of {len(judged)} findings of the paper's is contradicted.")
+            if undecided:
+                text += nodes.paragraph("", f"These repetitions cannot decide {len(undecided)} of them.")
+            shown += nodes.definition_list_item("", nodes.term("", f"In {world}"), text)
+        return [shown]
+
+
+@cache
+def first_picture(path):
+    """The first figure of an executed chapter, small, as (data URI, text for those who cannot see it)."""
+    for cell in read(path)["cells"]:
+        for output in cell.get("outputs", ()):
+            if data := output.get("data", {}).get("image/png"):
+                image = Image.open(io.BytesIO(base64.b64decode("".join(data)))).convert("RGB")
+                small = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+                written = io.BytesIO()
+                small.quantize(64, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
+                alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "").strip()
+                return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}", alt
+    return None
+
+
+# --- the book as a whole ---------------------------------------------------------------------------------------------
+
+
+def describe(app, page, template, context, doctree):
+    """A description and a picture for search engines and those who share the page."""
+    said = next((p.astext() for p in doctree.findall(nodes.paragraph) if len(p.astext()) > 60), "") if doctree else ""
+    said = " ".join((said or DESCRIPTION).split())
+    said = (said if len(said) <= 200 else said[:197].rsplit(" ", 1)[0] + " …").replace('"', "&quot;")
+    title = re.sub(r"<[^>]+>", "", context.get("title", app.config.html_title or ""))
+    address = os.environ.get("BOOK_URL", "").rstrip("/")
+    tags = {"og:type": "article", "og:title": title, "og:description": said, "og:site_name": app.config.project}
+    if address:  # a picture needs a whole address
+        tags |= {
+            "twitter:card": "summary_large_image",
+            "og:image": f"{address}/_static/preview.png",
+            "og:url": f"{address}/{page}.html",
+        }
+    metas = f'<meta name="description" content="{said}" />'
+    metas += "".join(f'<meta property="{name}" content="{value}" />' for name, value in tags.items())
+    context["metatags"] = context.get("metatags", "") + metas
+
+
+@cache
+def glossary(path):
+    """Word to its meaning in plain text."""
+    words = re.findall(r"^(\S.*)\n((?:  .+\n)+)", path.read_text(encoding="utf-8").split("```")[1], re.M)
+    plain = {word: " ".join(re.sub(r"[$*{}\\]|_(?=\{)", "", text).split()) for word, text in words}
+    return {word: text for word, text in plain.items() if word not in ("{glossary}", "γ", "run", "fold")}
+
+
+def explain(app, doctree):
+    """Lead the first use of each of the glossary's words on a page to its meaning."""
+    path = Path(app.srcdir, "book/glossary.md")
+    if app.env.docname == "book/glossary" or not path.exists():
+        return
+    app.env.note_dependency(str(path))
+    left = glossary(path)
+    aside = (nodes.title, nodes.reference, nodes.literal, addnodes.pending_xref, nodes.raw, nodes.rubric, nodes.caption)
+    for paragraph in [*doctree.findall(nodes.paragraph)]:
+        for text in [*paragraph.findall(nodes.Text)]:
+            if not isinstance(text.parent, nodes.paragraph | nodes.emphasis | nodes.strong):
+                continue
+            if within(text, (*aside, nodes.table)):
+                continue
+            words = "|".join(sorted(map(re.escape, left), key=len, reverse=True))
+            if left and (found := re.search(rf"(?<![\w-])(?:{words})(?![\w*-])", text)):
+                word = found[0]
+                link = addnodes.pending_xref(
+                    "", nodes.abbreviation("", word, explanation=left[word]), refdomain="std", reftype="term",
+                    reftarget=word, refexplicit=True, refwarn=True, refdoc=app.env.docname,
+                )  # fmt: skip
+                left = {w: t for w, t in left.items() if w != word}
+                pieces = nodes.Text(text[: found.start()]), link, nodes.Text(text[found.end() :])
+                text.parent.replace(text, [piece for piece in pieces if piece.astext()])
+
+
+def within(node, kinds):
+    """Whether one of a node's ancestors is of the kinds."""
+    while node is not None and not isinstance(node, kinds):
+        node = node.parent
+    return node is not None
+
+
+def still(app, doctree):
+    """Moving pictures as a sentence, where no script runs."""
+    if app.builder.name in ("epub", "latex"):
+        for raw in [*doctree.findall(nodes.raw)]:
+            if "<script" in raw.astext():
+                raw.replace_self(
+                    nodes.paragraph("", "Here a picture moves in the book's web edition.", classes=["still"])
+                )
+
+
+def main():
+    """Write what holds where into README.md."""
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    text = f"{before}{BEGIN}\n{lead(ROOT / 'book')}\n{END}{rest.split(END)[1]}"
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

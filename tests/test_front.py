@@ -1,0 +1,98 @@
+"""book/_ext/front.py: the front page says what the results say."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book/_ext"))
+spec = importlib.util.spec_from_file_location("front", ROOT / "book/_ext/front.py")
+front = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(front)
+
+
+def claim(id, verdict, statement="It is so"):
+    effect = {"replicates": 2.0, "contradicts": -2.0, "inconclusive": 0.1}[verdict]
+    told = {"id": id, "statement": statement, "unit": "points", "verdict": verdict, "mean": effect, "n": 2}
+    return (
+        told
+        | {"effects": [{"effect": effect, "of": "seed 0"}] * 2, "low": effect - 1, "high": effect + 1}
+        | {
+            "at_least": 0.0,
+            "within": None,
+        }
+    )
+
+
+@pytest.fixture
+def book(tmp_path):
+    """Two worlds and one chapter: the paper's finding holds in one, the book's own claim in none."""
+    for world, verdict in (("cpu", "replicates"), ("office31", "contradicts")):
+        folder = tmp_path / "results" / world
+        folder.mkdir(parents=True)
+        claims = [claim("absent-drop", verdict, "They lose"), claim("own-idea", "contradicts")]
+        record = {"chapter": "02-what-breaks", "claims": claims, "values": {}, "provenance": {}}
+        (folder / "02-what-breaks.json").write_text(json.dumps(record), encoding="utf-8")
+    told = "02-what-breaks: {absent-drop: {effect: loss, holds: they lose, fails: they gain}}\n"
+    (tmp_path / "answers.yml").write_text(told, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_card_says_where_the_answer_holds_and_where_not(book):
+    assert front.answers(book) == {"02-what-breaks": ["They lose in drawn characters; they gain in Office-31."]}
+    assert front.lead(book) == "* They lose in drawn characters; they gain in Office-31."
+
+
+def test_what_fails_are_the_papers_findings_by_world(book):
+    assert front.failing(book) == {
+        "drawn characters": ([], [], ["They lose"]),
+        "Office-31": (["They lose"], [], ["They lose"]),
+    }
+
+
+def test_the_readme_says_what_the_published_results_say():
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split(front.BEGIN)[1].split(front.END)[0]
+    assert shown.strip() == front.lead(ROOT / "book"), "run `python book/_ext/front.py`"
+
+
+def test_every_word_of_the_glossary_has_a_meaning_in_plain_text():
+    words = front.glossary(ROOT / "book/glossary.md")
+    assert words["source"] == "The domain that the model was pre-trained on."
+    assert len(words) > 30 and not any(set("$`{}") & set(text) for text in words.values())
+
+
+class Env:
+    docname = "book/02-what-breaks"
+
+    def note_dependency(self, path):
+        pass
+
+
+class App:
+    srcdir, env = ROOT, Env()
+
+
+def test_the_first_use_of_a_word_leads_to_its_meaning_and_no_later_one():
+    page = nodes.document(None, None)
+    page += [
+        nodes.title("", "A source"),
+        nodes.paragraph("", "From the source, a source-like source."),
+        nodes.paragraph("", "The source."),
+    ]
+    front.explain(App, page)
+    links = [link for link in page.findall() if link.__class__.__name__ == "pending_xref"]
+    assert [link["reftarget"] for link in links] == ["source"] and links[0].parent.astext().startswith(
+        "From the source,"
+    )
+    assert links[0].astext() == "source" and page.astext().count("source") == 5
+
+
+def test_an_epub_says_in_words_that_a_picture_moves():
+    page = nodes.document(None, None)
+    page += [nodes.raw("", "<div><script>1</script></div>", format="html"), nodes.raw("", "<hr/>", format="html")]
+    front.still(type("A", (), {"builder": type("B", (), {"name": "epub"})}), page)
+    assert [child.astext() for child in page] == ["Here a picture moves in the book's web edition.", "<hr/>"]
