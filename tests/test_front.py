@@ -62,7 +62,7 @@ def test_the_readme_says_what_the_published_results_say():
 def test_every_word_of_the_glossary_has_a_meaning_in_plain_text():
     words = front.glossary(ROOT / "book/glossary.md")
     assert words["source"] == "The domain that the model was pre-trained on."
-    assert len(words) > 30 and not any(set("$`{}") & set(text) for text in words.values())
+    assert len(words) >= 30 and not any(set("$`{}") & set(text) for text in words.values())
 
 
 class Env:

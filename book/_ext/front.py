@@ -28,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).resolve().parents[2]
 LEAD = ("02-what-breaks", "03-the-features-improve", "04-the-logit-gap", "05-repair")
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
-DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how one number gives it back."
+DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number gives it back."
 WIDTH = 480  # pixels of a card's picture
 
 
@@ -40,6 +40,7 @@ def setup(app):
     app.connect("doctree-read", explain, priority=700)
     app.connect("html-page-context", describe)
     app.add_css_file("front.css")
+    app.add_js_file("front.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 

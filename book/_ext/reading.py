@@ -37,6 +37,7 @@ def drop_thebe(app, config):
     """Jupyter Book always loads sphinx-thebe, whose script asks the network on every page and throws."""
     for listeners in app.events.listeners.values():
         listeners[:] = [one for one in listeners if not one.handler.__module__.startswith("sphinx_thebe")]
+    app.registry.css_files[:] = [entry for entry in app.registry.css_files if "thebe" not in entry[0]]
 
 
 def dress(app, doctree):

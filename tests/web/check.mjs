@@ -85,6 +85,8 @@ async function look(path, visit) {
 
   const wide = await page.evaluate(sideways);
   if (wide) found.push(`scrolls sideways: ${wide}`);
+  const late = await page.evaluate(below, 1.2 * visit.viewport.height);
+  if (late) found.push(`the first picture ends at ${late} px, expected within 1.2 screens`);
   found.push(...(await page.evaluate(uncovered)));
   if (visit.name === "phone") found.push(...(await page.evaluate(smallText, [TEXT_PX, TEXT_PT, dpis(path)])));
   await page.evaluate(AXE);
@@ -102,6 +104,12 @@ function sideways() {
   const boxes = [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > width + 1);
   const last = boxes.pop();
   return `${document.scrollingElement.scrollWidth} px of ${width}, ${last ? last.outerHTML.slice(0, 120) : "?"}`;
+}
+
+/** Where the picture of all worlds ends, if that is too far down. Runs in the page. */
+function below(limit) {
+  const end = document.querySelector("figure.worlds")?.getBoundingClientRect().bottom ?? 0;
+  return end > limit ? Math.round(end) : null;
 }
 
 /** Code that shows before the reader has asked for it, and code that does not show afterwards. Runs in the page. */
