@@ -28,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).resolve().parents[2]
 LEAD = ("02-what-breaks", "03-the-features-improve", "04-the-logit-gap", "05-repair")
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
-DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number gives it back."
+DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
 WIDTH = 480  # pixels of a card's picture
 
 
