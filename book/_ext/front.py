@@ -138,7 +138,7 @@ class Fails(Front):
         for world, (contradicted, undecided, judged) in failing(self.book).items():
             text = nodes.definition()
             if contradicted:
-                of_all = f"{len(contradicted)} of {len(judged)} findings of the paper's are contradicted:"
+                of_all = f"Of {len(judged)} findings of the paper's {len(contradicted)} contradicted:"
                 points = (nodes.list_item("", nodes.paragraph("", said)) for said in contradicted)
                 text += [nodes.paragraph("", of_all), nodes.bullet_list("", *points)]
             else:
