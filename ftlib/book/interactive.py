@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -103,12 +104,13 @@ def offline(figure: go.Figure, name: str, label: str = "") -> HTML:
     label : str, default the figure's own
         What the slider moves, for those who cannot see it.
     """
-    (control,) = figure.layout.sliders
+    layout: Any = figure.layout  # plotly makes its properties when it is imported, and no type checker sees them
+    (control,) = layout.sliders
     label = label or control.name or "stop"
     stops = [[step.args[0], step.args[1]["title.text"], step.args[2]] for step in control.steps]
     data = json.dumps(stops, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     start = control.active or 0
-    bare = go.Figure(figure).update_layout(sliders=[], title=None, height=figure.layout.height - 80)
+    bare = go.Figure(figure).update_layout(sliders=[], title=None, height=layout.height - 80)
     bare.update_layout(margin={"t": 10})
     picture = bare.to_html(
         full_html=False,
