@@ -13,7 +13,6 @@ import re
 import jupytext
 import yaml
 
-
 # What a chapter calls to read results that are not its own, and which of them it then shows.
 QUOTING = {"record.elsewhere()": "*/{}.json", "load_results()": "*/*.json", "read_worlds()": "*/*.json"}
 

@@ -11,7 +11,7 @@ import yaml
 
 from ftlib.book.claims import check
 from ftlib.book.record import Record
-from ftlib.book.worlds import answer, claims_in, listing, panel, read_worlds, spoken
+from ftlib.book.worlds import answer, claims_in, listing, matrix, panel, read_worlds, spoken, tally
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 
@@ -91,3 +91,20 @@ def test_every_chapter_answers_with_claims_that_the_book_makes():
         assert (BOOK / f"{chapter}.md").exists() and len(of) <= 2
         assert set(of) <= made, f"{chapter} answers with claims that no chapter makes"
         assert all(set(words) == {"effect", "holds", "fails"} for words in of.values())
+
+
+def test_a_bar_counts_what_is_judged():
+    drawn = tally({"one": {"a": YES, "b": NO}, "two": {"a": YES}, "three": {"a": ONCE, "b": UNSURE}})
+    assert re.findall(r'aria-label="([^"]+)"', drawn) == ["a: 2 holds", "b: 1 cannot tell, 1 contradicted"]
+    assert re.findall(r'class="(\w+)" style="flex-grow: (\d)"', drawn) == [
+        ("replicates", "2"), ("inconclusive", "1"), ("contradicts", "1")
+    ]  # fmt: skip
+
+
+def test_the_matrix_has_a_row_a_claim_and_a_chip_a_world_that_tells_the_numbers():
+    drawn = matrix({("02-two", "2 What breaks?"): {"one": {"a": YES, "b": NO}, "two": {"b": ONCE}}}, "paper")
+    assert '<tr id="paper-02" class="chapter">' in drawn and '<a href="02-two.html">2 What breaks?</a>' in drawn
+    assert re.findall(r'chip (\w+)"[^>]+aria-label="(\w): [^"]+">(.)<', drawn) == [
+        ("replicates", "a", "✓"), ("contradicts", "b", "✗"), ("reported", "b", "·")
+    ]  # fmt: skip
+    assert drawn.count('<td class="missing">') == 1

@@ -112,7 +112,8 @@ def insert_box(app, doctree):
     for world, chapters in read_worlds(Path(app.srcdir, "book", "results")).items():
         if world != own and path.stem in chapters:
             others[f"In {world}"] = ", ".join(protocol(chapters[path.stem]["provenance"]))
-    line = [f"In {own}", *protocol(parameters(notebook)), f"{duration(run['seconds'])} on {short(run['device'])}"]
+    line = [*protocol(parameters(notebook)), f"{duration(run['seconds'])} on {short(run['device'])}"]
+    line.insert(0, f"In {own}" if len(line) > 1 else "Executed")
     table = "".join(
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
         for key, value in (others | rows).items()

@@ -51,19 +51,22 @@ def dress(app, doctree):
         app.env.note_dependency(str(path))
     worlds = read_worlds(book / "results")
     told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8")).get(source.stem, {})
+    own = next((child for child in section if isinstance(child, nodes.paragraph) and is_glued(child)), None)
+    first = [*first_screen(told, claims_in(worlds))]
+    if own is not None:
+        section.remove(own)
+        first = first or [own]
     if source.stem != SCORECARD:
-        first = [*first_screen(told, claims_in(worlds)), *chips(source.stem, worlds)]
-        own = next((child for child in section if isinstance(child, nodes.paragraph) and is_glued(child)), None)
-        if told and own is not None:
-            section.remove(own)
-        section[1:1] = first
+        first += chips(source.stem, worlds)
+    section[1:1] = first
     if "parameters" in source.read_text(encoding="utf-8") and source.stem != SCORECARD:
         section.extend(foot(source))
 
 
 def is_glued(paragraph):
     """Whether a paragraph is one pasted text and nothing else, such as the answer that the page computed."""
-    return len(paragraph) == 1 and "pasted-text" in paragraph[0].get("classes", ())
+    (only, *more) = paragraph.children or [None]
+    return not more and isinstance(only, nodes.Element) and "pasted-text" in only["classes"]
 
 
 def first_screen(told, claims):
@@ -96,16 +99,14 @@ def chips(chapter, worlds):
         if chapter in of
     }
     of_paper = any(claim["id"] in PAPER for claims in judged.values() for claim in claims)
-    links = []
+    links, anchor = [], f"{'paper' if of_paper else 'own'}-{chapter[:2]}"
     for world, claims in judged.items():
         own = [claim["verdict"] for claim in claims if not of_paper or claim["id"] in PAPER]
         if own:
             worst = next(v for v in ("contradicts", "inconclusive", "replicates") if v in own)
             text = f"{world}: {own.count('replicates')} of {len(own)}"
             said = ", ".join(f"{own.count(v)} {WORDS[v]}" for v in WORDS if v in own)
-            links.append(
-                f'<a class="chip {worst}" href="{SCORECARD}.html#chapter-{chapter[:2]}" title="{said}">{text}</a>'
-            )
+            links.append(f'<a class="chip {worst}" href="{SCORECARD}.html#{anchor}" title="{said}">{text}</a>')
     if links:
         what = "The paper's findings that hold" if of_paper else "The claims that hold"
         yield nodes.raw("", f'<p class="worlds">{what}: {" ".join(links)}</p>', format="html")

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ftlib.book.claims import Claim
+from ftlib.book.claims import SYMBOLS, Claim
 from ftlib.book.record import load_results
 
 # As pages name and order them; a world that is not here follows under the name of its profile.
@@ -110,7 +110,9 @@ def panel(found: Mapping[str, Claim], every: Iterable[str]) -> str:
     def at(x: float) -> str:
         return f"{4 + 92 * (x - low) / span:.1f}%"
 
-    rules = "".join(f'<line class="bound" x1="{at(b)}" x2="{at(b)}" y1="0" y2="100%"/>' for b in {*bounds} - {0.0})
+    rules = "".join(
+        f'<line class="bound" x1="{at(b)}" x2="{at(b)}" y1="0" y2="100%"/>' for b in sorted({*bounds} - {0.0})
+    )
     rules = f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="0" y2="100%"/>{rules}'
     rows = []
     for world in every:
@@ -127,3 +129,47 @@ def panel(found: Mapping[str, Claim], every: Iterable[str]) -> str:
         )
     told = "; ".join(f"{world} {spoken(claim)}" for world, claim in found.items())
     return f'<div class="rows" role="img" aria-label="{escape(told)}">{"".join(rows)}</div>'
+
+
+def tally(claims: Mapping[str, Mapping[str, Claim]]) -> str:
+    """HTML: a row a world, a bar with how many of its judged claims hold, cannot be told and are contradicted."""
+    rows = []
+    for world in dict.fromkeys(world for found in claims.values() for world in found):
+        verdicts = [found[world].verdict for found in claims.values() if world in found]
+        counts = {v: verdicts.count(v) for v in ("replicates", "inconclusive", "contradicts") if v in verdicts}
+        bar = "".join(f'<span class="{v}" style="flex-grow: {count}">{count}</span>' for v, count in counts.items())
+        told = ", ".join(f"{count} {WORDS[v]}" for v, count in counts.items())
+        rows.append(
+            f'<div class="world" role="img" aria-label="{escape(f"{world}: {told}")}" title="{told}">'
+            f'<span class="name">{escape(world)}</span><span class="bar">{bar}</span>'
+            f'<span class="value">of {sum(counts.values())}</span></div>'
+        )
+    key = "Green holds, grey cannot be told from these repetitions, orange is contradicted."
+    return f'<figure class="worlds">{"".join(rows)}<figcaption>{key}</figcaption></figure>'
+
+
+def matrix(chapters: Mapping[tuple[str, str], Mapping[str, Mapping[str, Claim]]], anchor: str) -> str:
+    """HTML: a row a claim, a column a world, the verdict as a chip that tells effect, interval and n when pointed at.
+
+    ``chapters`` is (name of its file, title) to the claims as `claims_in` gives them; chapter 2 is found at
+    "<anchor>-02". Without room for columns the chips stand below the statement, each with the name of its world.
+    """
+    worlds = list(dict.fromkeys(w for claims in chapters.values() for found in claims.values() for w in found))
+    head = "".join(f"<th>{escape(world)}</th>" for world in worlds)
+    rows = []
+    for (chapter, title), claims in chapters.items():
+        link = f'<a href="{chapter}.html">{escape(title)}</a>'
+        place = f'id="{anchor}-{chapter[:2]}" class="chapter"'
+        rows.append(f'<tr {place}><th colspan="{len(worlds) + 1}" scope="rowgroup">{link}</th></tr>')
+        for id, found in claims.items():
+            chips = "".join(
+                f'<td data-world="{escape(world)}"><span class="chip {claim.verdict}" tabindex="0" role="img" '
+                f'title="{escape(spoken(claim))}" aria-label="{escape(f"{world}: {spoken(claim)}")}">'
+                f"{SYMBOLS[claim.verdict]}</span></td>"
+                if (claim := found.get(world))
+                else '<td class="missing"></td>'
+                for world in worlds
+            )
+            statement = escape(next(iter(found.values())).statement)
+            rows.append(f'<tr id="{id}"><th scope="row">{statement}</th>{chips}</tr>')
+    return f'<table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
