@@ -14,7 +14,10 @@ from .design import COLOURS, WIDTH
 
 
 def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
-    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of six classes of each side."""
+    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of six classes of each side.
+
+    The first stage is left out where the head is given and there are no images of a source.
+    """
     ax = _canvas(ax)
     split = benchmark.split
     seen, absent = split.seen[:6], split.absent[:6]
@@ -25,6 +28,7 @@ def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
         ("fine-tune:\nS alone,\ntarget domain", benchmark.target, set(split.seen)),
         ("deploy:\nall classes,\ntarget domain", benchmark.target_test, set(classes)),
     ]
+    stages = [stage for stage in stages if len(stage[1])]
     for row, (text, images, shown) in enumerate(stages):
         ax.text(-0.25, row + 0.45, text, ha="right", va="center", fontsize=9)
         for x, c in zip(offsets, classes, strict=True):
@@ -38,7 +42,7 @@ def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
         name = "fine-tuning classes S" if side == "seen" else "absent classes U"
         text = f"{name} ({len(getattr(split, side))})"
         ax.text(x, -0.2, text, color=COLOURS[side], ha="left", va="bottom", weight="bold")
-    ax.set(xlim=(-1.9, offsets[-1] + 1), ylim=(3, -0.6))
+    ax.set(xlim=(-1.9, offsets[-1] + 1), ylim=(len(stages), -0.6))
     return ax
 
 
