@@ -71,15 +71,9 @@ def split_accuracies(
     best = best_of_sides(logits, labels, split)
     gamma = check_gamma(gamma, split.absent)
     right = best.hit & ((gamma > best.margin) == best.absent)
-    seen, absent = ~best.absent, best.absent
-    average = _class_average if per_class else _sample_average
-    return Accuracies(
-        yy=average(right, best.label),
-        sy=average(right[seen], best.label[seen]),
-        uy=average(right[absent], best.label[absent]),
-        ss=average(best.hit[seen], best.label[seen]),
-        uu=average(best.hit[absent], best.label[absent]),
-    )
+    every, absent = slice(None), best.absent
+    parts = (right, every), (right, ~absent), (right, absent), (best.hit, ~absent), (best.hit, absent)
+    return Accuracies(*(_average(hit[rows], best.label[rows], per_class) for hit, rows in parts))
 
 
 class Point(NamedTuple):
@@ -126,11 +120,7 @@ class Curve:
 
         Of equally good pieces the one whose γ is closest to 0 is taken, and of two as close the negative one. γ is
         the middle of its piece; on the two unbounded pieces 0 if that is inside, else one logit beyond the margin.
-
-        Raises
-        ------
-        ValueError
-            If no finite γ reaches ``min_uy``.
+        ValueError if no finite γ reaches ``min_uy``.
         """
         gamma, low, high = self.gamma.copy(), self._edges[0], self._edges[-1]
         gamma[0] = 0.0 if low >= 0 else low - 1
@@ -164,13 +154,13 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     best = best_of_sides(logits, labels, split)
     n_absent = int(np.count_nonzero(best.absent))
     n_seen = len(best.absent) - n_absent
-    for n, side in ((n_seen, "seen"), (n_absent, "absent")):
-        if n == 0:
-            raise ValueError(f"no sample of the {side} classes: the curve needs test samples of both sides")
+    if not (n_seen and n_absent):
+        side = "absent" if n_seen else "seen"
+        raise ValueError(f"no sample of the {side} classes: the curve needs test samples of both sides")
     sides = [best.margin[best.hit & side] for side in (~best.absent, best.absent)]
     edges, lost, won = merge_steps(*sides)
-    seen_right, absent_right = len(sides[0]) - lost, won
-    sy, uy, yy = seen_right / n_seen, absent_right / n_absent, (seen_right + absent_right) / len(best.absent)
+    seen_right = len(sides[0]) - lost
+    sy, uy, yy = seen_right / n_seen, won / n_absent, (seen_right + won) / len(best.absent)
     ausuc = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
     return Curve(sy, uy, yy, ausuc, edges)
 
@@ -217,14 +207,13 @@ def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_
     return cosines.cpu().numpy()
 
 
-def _sample_average(right: np.ndarray, label: np.ndarray) -> float:
-    return float(np.count_nonzero(right) / len(right)) if len(right) else math.nan
-
-
-def _class_average(right: np.ndarray, label: np.ndarray) -> float:
+def _average(right: np.ndarray, label: np.ndarray, per_class: bool) -> float:
+    if not len(right):
+        return math.nan
+    if not per_class:
+        return float(np.count_nonzero(right) / len(right))
     n = np.bincount(label)
-    share = np.bincount(label, weights=right)[n > 0] / n[n > 0]
-    return float(share.mean()) if len(share) else math.nan
+    return float((np.bincount(label, weights=right)[n > 0] / n[n > 0]).mean())
 
 
 # --- margins: all that γ can do, from one pass over the logits -------------------------------------------------------
@@ -240,13 +229,7 @@ class Best(NamedTuple):
 
 
 def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
-    """One pass over the logits; ties on one side go to the lowest class id.
-
-    Raises
-    ------
-    ValueError
-        As `ftlib.metrics.split_accuracies`.
-    """
+    """One pass over the logits; ties on one side go to the lowest class id. Errors as for `split_accuracies`."""
     logits, labels = check_outputs(logits, labels, split)
     device, columns = logits.device, list(split.classes)
     all_columns = len(columns) == logits.shape[1]
@@ -268,29 +251,28 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
     def reduce(start: int) -> None:
         nonlocal finite
         rows = slice(start, start + step)
-        block = logits[rows] if all_columns else logits[rows][:, columns]
-        label, absent_row = place[rows, None], is_absent[rows]
-        own = block.gather(1, label)[:, 0]
-        kept = torch.add(block, no_absent).scatter_(1, label, -torch.inf)
-        seen = kept.amax(1)
-        absent = torch.add(block, no_seen, out=kept).scatter_(1, label, -torch.inf).amax(1)
-        rival, other = torch.where(absent_row, absent, seen), torch.where(absent_row, seen, absent)
+        block = (logits[rows] if all_columns else logits[rows][:, columns]).contiguous()
+        at = torch.arange(0, block.numel(), len(columns), device=device) + place[rows]  # labels: gather takes thrice
+        own, kept, sides = block.view(-1)[at], torch.empty_like(block), []
+        for mask in (no_absent, no_seen):
+            torch.add(block, mask, out=kept).view(-1).index_fill_(0, at, -torch.inf)
+            sides.append(kept.amax(1))
+        rival, other = torch.where(is_absent[rows], sides[1], sides[0]), torch.where(is_absent[rows], *sides)
         torch.gt(own, rival, out=hit[rows])
         torch.eq(own, rival, out=tied[rows])
-        own_side = torch.maximum(own, rival).double()
-        torch.sub(own_side, other, out=margin[rows])
+        lead = torch.maximum(own, rival).double() - other
+        torch.where(is_absent[rows], -lead, lead, out=margin[rows])
         if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
             finite = False
 
     _for_each(reduce, range(0, len(logits), step))
     if not (finite and all_columns):
         check_finite(logits, "logits", columns)
-    margin[is_absent] *= -1
-    if len(rows := tied.nonzero()[:, 0]):
-        for side, classes in ((False, split.seen), (True, split.absent)):
-            of_side = rows[is_absent[rows] == side]
-            first = logits[of_side][:, list(classes)].argmax(1)
-            hit[of_side] = torch.tensor(classes, device=device)[first] == labels[of_side]
+    rows = tied.nonzero()[:, 0]
+    for side, classes in ((False, split.seen), (True, split.absent)):
+        of_side = rows[is_absent[rows] == side]
+        first = logits[of_side][:, list(classes)].argmax(1)
+        hit[of_side] = torch.tensor(classes, device=device)[first] == labels[of_side]
     return Best(*(t.cpu().numpy() for t in (margin, hit, is_absent, labels)))
 
 
