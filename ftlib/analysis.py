@@ -22,23 +22,21 @@ from ftlib.metrics import split_accuracies, strongest_rival
 
 
 def trajectory(history: Mapping[str, Tensor], labels: Tensor, split: ClassSplit) -> dict[str, np.ndarray]:
-    """How a fine-tuning went, at every evaluation of its history.
+    """How a fine-tuning went, at every evaluation of its history. (Figures 6b and 12 of Mai et al., 2024.)
 
     Parameters
     ----------
     history : mapping
         ``epoch`` [E], test ``logits`` [E, N, C] and head ``weight`` [E, C, D], as a Run keeps them.
-    labels : Tensor
-        int64 [N], of the test images.
-    split : ClassSplit
+    labels : int64 [N], of the test images.
 
     Returns
     -------
     dict of float64 [E]
         ``epoch``; ``yy``, ``sy``, ``uy``, ``ss``, ``uu`` (fractions); ``seen_norm`` and ``absent_norm`` (mean L2 norm
         of the head's rows); and on the test images of each side, as means of logits, ``SIDE_true``,
-        ``SIDE_other_seen`` and ``SIDE_other_absent``: the true class and the largest other seen and absent one.
-        nan where a side has but one class and so no other. (Figures 6b and 12 of Mai et al., 2024.)
+        ``SIDE_other_seen`` and ``SIDE_other_absent``: the true class and the largest other seen and absent one; nan
+        where a side has but one class and so no other.
     """
     if lacking := [name for name in ("epoch", "logits", "weight") if name not in history]:
         raise ValueError(f"the history has no {', '.join(lacking)}: train with Recipe.evaluations of 1 or more")
@@ -58,19 +56,9 @@ def trajectory(history: Mapping[str, Tensor], labels: Tensor, split: ClassSplit)
 
 
 def lead(logits: Tensor, labels: Tensor, classes: tuple[int, ...]) -> np.ndarray:
-    """How far the true logit is above the largest other logit of ``classes``, below zero where it is not.
+    """How far the true logit is above the largest other logit of ``classes``, below zero where it is not: float64 [n].
 
-    Parameters
-    ----------
-    logits : floating [N, C]
-    labels : int64 [N]
-    classes : tuple of int
-        At least two. Images of other classes are left out.
-
-    Returns
-    -------
-    float64 [n]
-        For each image of these classes, in logits. (The gap between the curves of figure 6b.)
+    Of logits [N, C] and labels [N], images of other classes are left out. (The gap between the curves of figure 6b.)
     """
     if len(classes) < 2:
         raise ValueError(f"classes {classes}: a lead needs at least two, a class and another one")
@@ -99,14 +87,8 @@ def contributions(measure: Callable[..., Any], before: Mapping[str, Any], after:
     """How much each part contributes to ``measure(**after) - measure(**before)``; the contributions add up to it.
 
     Replacing a part matters more or less depending on which others are replaced already. Its contribution is the
-    change that it makes, averaged over all orders in which the parts can be replaced: its Shapley value.
-
-    Parameters
-    ----------
-    measure : callable
-        Takes the parts by name and returns a number or an array. It is called once for each of the 2^n mixtures.
-    before, after : mapping
-        The same n names, each with the part's old and new value.
+    change that it makes, averaged over all orders in which the parts can be replaced: its Shapley value. The measure,
+    a number or an array, is taken once of each of the 2^n mixtures of the n parts.
     """
     if before.keys() != after.keys():
         raise ValueError(f"parts before {sorted(before)} and after {sorted(after)}: expected the same names")
@@ -177,15 +159,9 @@ def group_cosines(rows: Tensor, split: ClassSplit) -> dict[str, float]:
 def softmax_step(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """Where one step of gradient descent on the mean cross-entropy takes each row of the head, up to the step size.
 
-    The mean over images of (1[y = c] − p_c) φ, the negative gradient with respect to the weight [C, D]. A class that
-    no image belongs to has −mean(p_c φ) alone: it leaves the features of all images, the more the likelier it finds
-    them.
-
-    Parameters
-    ----------
-    features : floating [N, D]
-    logits : floating [N, C]
-    labels : int64 [N], in 0 … C − 1
+    The mean over images of (1[y = c] − p_c) φ, the negative gradient with respect to the weight [C, D], of features φ
+    [N, D], logits [N, C] and labels y [N]. A class that no image belongs to has −mean(p_c φ) alone: it leaves the
+    features of all images, the more the likelier it finds them.
     """
     labels = check_labels(labels, logits, range(logits.shape[1]), f"the columns 0 to {logits.shape[1] - 1}")
     error = one_hot(labels, logits.shape[1]) - logits.double().softmax(1)
@@ -214,12 +190,8 @@ class Alignment(NamedTuple):
 def alignment(before: Tensor, after: Tensor, split: ClassSplit) -> Alignment:
     """Do absent classes move as seen ones do, and beyond what all do, as the seen class does that is most like them?
 
-    Parameters
-    ----------
-    before, after : floating [C, D]
-        Class means. The nearest class is that of the largest cosine between means before, less their overall mean.
-    split : ClassSplit
-        At least two seen classes, each with a mean.
+    From class means [C, D] of both models. Most like a class is that of the largest cosine between means before, less
+    their overall mean.
     """
     first, *others = split.seen
     if not others:
@@ -301,12 +273,7 @@ class Separability(NamedTuple):
 
 
 def separability(
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    split: ClassSplit,
-    *,
-    ridge: float = 0.01,
-    seed: int = 0,
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], split: ClassSplit, ridge: float = 0.01, seed: int = 0
 ) -> Separability:
     """Can a linear probe read from features whether their class is seen or absent, better than any two halves?
 
@@ -314,15 +281,9 @@ def separability(
     be compared with that for sides dealt out at random. And a probe that has found what "seen" looks like, not a list
     of classes, also works on classes whose side it was never told; for random sides that is a coin toss.
 
-    Parameters
-    ----------
-    train, test : (features [N, D], labels [N])
-        What the probe is fitted to, and what it is judged on.
-    split : ClassSplit
-        At least two classes a side.
-    ridge : float
-        Of the least-squares fit to ±1, as a multiple of the features' mean variance. The answer changes halfway
-        between the mean scores of the two sides, whatever their sizes.
+    Fitted to ``train`` and judged on ``test``, each (features [N, D], labels [N]). ``ridge`` is that of the fit to ±1,
+    as a multiple of the features' mean variance; the answer changes halfway between the mean scores of the two sides,
+    whatever their sizes.
     """
     order = np.concatenate([split.seen, split.absent])
     folds = min(FOLDS, len(split.seen), len(split.absent))

@@ -56,11 +56,6 @@ def average_logit_gap(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
     labels : integer array [N], each a class of S.
     split : ClassSplit
 
-    Returns
-    -------
-    Gamma
-        In logits.
-
     Raises
     ------
     ValueError
@@ -86,16 +81,9 @@ def competitor_gap(
     """γ = mean of (strongest rival in S − strongest in U), of equally many rivals: what ALG does for means, for maxima.
 
     The maximum of many logits is larger than that of few. So where |S| − 1 and |U| differ, the larger side's maximum is
-    replaced by its mean over all ways to draw as many rivals from that side as the other has.
-
-    Parameters
-    ----------
-    logits, labels, split
-        As for `average_logit_gap`.
-    before : floating array [N, C], optional
-        The pre-trained model's logits on the same images; its own gap is subtracted.
-    soft : bool
-        The log of the mean exponential in place of the maximum.
+    replaced by its mean over all ways to draw as many rivals from that side as the other has. Of ``before`` [N, C], the
+    pre-trained model's logits on the same images, the own gap is subtracted. ``soft`` takes the log of the mean
+    exponential in place of the maximum. The other arguments are those of `average_logit_gap`.
 
     Examples
     --------
@@ -137,13 +125,8 @@ def margin_quantile(logits: Array, labels: Array, split: ClassSplit, loss: float
 def absent_share(logits: Array, split: ClassSplit, share: float | None = None) -> Gamma:
     """γ at which the expected share of unlabelled images of the target domain is predicted absent.
 
-    Parameters
-    ----------
-    logits : floating array [N, C]
-        Of the fine-tuned model on images of all classes of Y, mixed as they will be in use. No label is needed.
-    split : ClassSplit
-    share : float, optional
-        Of absent images among them, |U| / |Y| if not given. γ is wrong as far as the share is.
+    The logits [N, C] are the fine-tuned model's on images of all classes of Y, mixed as they will be in use. ``share``
+    is that of absent images among them, |U| / |Y| if not given; γ is wrong as far as the share is.
     """
     logits = check_logits(logits, split)
     share = len(split.absent) / len(split.classes) if share is None else _share(share, "share", "images")
@@ -159,17 +142,8 @@ def estimated_share(logits: Array, split: ClassSplit, gamma: float) -> float:
     under |U| / |Y|. Over 38 fine-tunings of drawn characters its mean was .05, .19, .38, .59 and .77 where .05, .25,
     .5, .75 and .95 were true: better than no look at the images, and too low where most are absent.
 
-    Parameters
-    ----------
-    logits, split
-        As for `absent_share`.
-    gamma : float
-        The best γ where |U| / |Y| of the images are absent, as `mirrored` finds it.
-
-    Returns
-    -------
-    float
-        From 0.01 to 0.99.
+    ``gamma`` is the best one where |U| / |Y| of the images are absent, as `mirrored` finds it; the other arguments are
+    those of `absent_share`. The answer is between 0.01 and 0.99.
     """
     logits = check_logits(logits, split)
     check_finite(logits, "logits", split.classes)
@@ -210,12 +184,8 @@ def mirrored_margins(logits: Array, labels: Array, split: ClassSplit, old_head: 
     strongest rival in S, on the fine-tuned features. The mirror image's own logit is then that much above the strongest
     absent rival, and its margin is r_S − (r_U + max(a, 0)), with r the strongest wrong logits of the fine-tuned model.
 
-    Parameters
-    ----------
-    logits, labels, split
-        As for `average_logit_gap`.
-    old_head : floating array [N, C]
-        Logits that the pre-trained head gives to the fine-tuned features of the same images.
+    ``old_head`` are the logits [N, C] that the pre-trained head gives to the fine-tuned features of the same images;
+    the other arguments are those of `average_logit_gap`.
     """
     gap = rivals(logits, labels, split)
     old = rivals(_same_images(old_head, logits), labels, split)
@@ -244,8 +214,7 @@ def mirrored(
 
     Parameters
     ----------
-    logits, labels, split, old_head
-        As for `mirrored_margins`.
+    logits, labels, split, old_head : as for `mirrored_margins`.
     share : float, optional
         Of absent images in use, the weight of the mirror images; |U| / |Y| if not given.
     class_balanced : bool
@@ -382,7 +351,7 @@ def apply(logits: AnyArray, gamma: float, absent: Iterable[int]) -> AnyArray:
 def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Module:
     """Add γ to the absent classes' bias in place: what is left is a plain checkpoint that needs no code to serve.
 
-    Folding twice adds twice.
+    Folding twice adds twice. What comes back is the same model.
 
     Parameters
     ----------
@@ -393,11 +362,6 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
         Finite, in logits.
     absent : iterable of int, or bool [C]
         Class ids, or a mask of them.
-
-    Returns
-    -------
-    Module
-        The same model.
 
     Raises
     ------
@@ -438,10 +402,9 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
 
 
 def _columns(absent: Iterable[int], num_classes: int) -> list[int]:
-    columns = class_ids(absent, num_classes, "absent classes")
-    if not columns:
-        raise ValueError(f"the absent classes are empty: expected at least one of {num_classes}")
-    return list(columns)
+    if columns := class_ids(absent, num_classes, "absent classes"):
+        return list(columns)
+    raise ValueError(f"the absent classes are empty: expected at least one of {num_classes}")
 
 
 # --- what the estimators look at --------------------------------------------------------------------------------------
@@ -474,15 +437,13 @@ def drawn_rivals(logits: Array, labels: Array, split: ClassSplit) -> tuple[Drawn
     """Rivals in S and in U, as many drawn from either side as the smaller one has."""
     logits, labels = _check(logits, labels, split)
     others = logits.double().scatter(1, labels[:, None], -torch.inf)
-    seen, absent = (others[:, list(side)].sort(1).values for side in (split.seen, split.absent))
     k = min(len(split.seen) - 1, len(split.absent))
 
-    def drawn(side: Tensor) -> Drawn:
-        n = side.shape[1]
+    def drawn(classes: tuple[int, ...], n: int) -> Drawn:
         chances = [math.comb(weaker, k - 1) / math.comb(n, k) for weaker in range(n)]  # draws of which it is the top
-        return Drawn(side, side.new_tensor(chances))
+        return Drawn(others[:, list(classes)].sort(1).values[:, -n:], others.new_tensor(chances))
 
-    return drawn(seen[:, 1:]), drawn(absent)  # the first one stood for the true class
+    return drawn(split.seen, len(split.seen) - 1), drawn(split.absent, len(split.absent))  # less the true class
 
 
 def _share(share: float, name: str, of: str) -> float:

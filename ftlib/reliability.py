@@ -18,17 +18,8 @@ BOUND = 5.0  # temperatures from exp(−5) to exp(5) are searched
 def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, bins: int = 15) -> float:
     """ECE: the mean distance between confidence and accuracy over equally wide bins of confidence (Guo et al., 2017).
 
-    Parameters
-    ----------
-    logits : floating array [N, C]
-        With γ and temperature applied; the softmax is over the classes of the split.
-    labels : integer array [N], each a class of Y.
-    bins : int
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
+    Between 0 and 1, of logits [N, C] with γ and temperature applied, the softmax over the classes of the split, and
+    labels [N], each a class of Y.
 
     Examples
     --------

@@ -87,10 +87,7 @@ class Run:
     def old_head(self, features: Tensor) -> Tensor:
         """Logits [N, C] that the head, as it was before fine-tuning, gives to features [N, D] of any backbone.
 
-        Raises
-        ------
-        ValueError
-            A cosine head, or a run that kept no history: take `ftlib.models.head` of the source's built model.
+        ValueError for a cosine head, or a run that kept no history: take `ftlib.models.head` of the source's model.
         """
         if self.spec["head"] != "linear" or "weight" not in self.history:
             raise ValueError(

@@ -35,13 +35,9 @@ from torch import Tensor
 
 
 class Store:
-    """Runs under one folder.
+    """Runs under one folder, by default ``$FTLIB_STORE``, else ``~/.cache/ftlib/runs``; made on the first write.
 
-    Parameters
-    ----------
-    root : path, optional
-        Default: ``$FTLIB_STORE``, else ``~/.cache/ftlib/runs``. Made on the first write. Absolute from now on, whatever
-        becomes of the working directory.
+    It stays where it is, whatever becomes of the working directory.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
@@ -50,10 +46,7 @@ class Store:
     def find(self, key: str) -> Path | None:
         """The folder of a Run, or None if there is none or a damaged one, which is set aside with a warning.
 
-        Raises
-        ------
-        PermissionError
-            It is there and may not be read, which is no damage.
+        PermissionError if it may not be read, which is no damage.
         """
         place = self.root / key
         try:
@@ -81,12 +74,9 @@ class Store:
             return None
 
     def save(self, key: str, spec: Mapping[str, Any], arrays: Mapping[str, Tensor], log: Mapping[str, Any]) -> Path:
-        """Write a Run whole. One that is there already is kept.
+        """Write a Run whole; one that is there already is kept.
 
-        Raises
-        ------
-        OSError
-            It could not be written (a full disk, say). Nothing of it is left, and no other Run is touched.
+        OSError if it cannot be written (a full disk, say): nothing of it is left, and no other Run is touched.
         """
         place, beside = self.root / key, self.root / f".{key}.{uuid.uuid4().hex[:8]}"
         try:
@@ -124,13 +114,7 @@ class Store:
             yield
 
     def prepare(self) -> Path:
-        """Make the store, and see that it can be written to, before anything is computed for it; its folder of locks.
-
-        Raises
-        ------
-        OSError
-            It cannot; the message says what to do.
-        """
+        """Make the store, and see that it can be written to (else OSError), before it is used; its folder of locks."""
         folder = self.root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -163,10 +147,7 @@ class Store:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and its folder if need be: beside its place, to the disk, then renamed.
 
-    Raises
-    ------
-    OSError
-        It cannot be written. What was there before is as it was, and nothing is left beside it.
+    OSError if it cannot be written: what was there before is as it was, and nothing is left beside it.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -33,21 +33,10 @@ if TYPE_CHECKING:
 def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None = None) -> dict[str, float]:
     """What a chapter that compares many runs asks of each; accuracies are fractions.
 
-    Parameters
-    ----------
-    run : Run
-    old_head : floating [M, C], optional
-        Logits that the pre-trained head gives to ``run.seen_train.features``. The estimators of γ are left out
-        without it.
-    split : ClassSplit, optional
-        Another one than the run's own: a pre-trained model may be compared with any fine-tuning that starts from it.
-
-    Returns
-    -------
-    dict
-        ``ausuc``; ``yy``, ``sy`` and ``uy``; ``ncm_sy`` and ``ncm_uy``; ``gamma``, which is γ*, and ``oracle_yy``,
-        ``oracle_sy``, ``oracle_uy`` with it; and Acc_{Y/Y} with the estimates: ``alg_yy``, ``rival_yy`` and
-        ``mirrored_yy``.
+    ``ausuc``; ``yy``, ``sy`` and ``uy``; ``ncm_sy`` and ``ncm_uy``; ``gamma``, which is γ*, and ``oracle_yy``,
+    ``oracle_sy``, ``oracle_uy`` with it; and Acc_{Y/Y} with the estimates: ``alg_yy``, ``rival_yy``, ``mirrored_yy``.
+    These need ``old_head``, the logits that the pre-trained head gives to ``run.seen_train.features``. ``split`` stands
+    for the run's own: a pre-trained model may be compared with any fine-tuning that starts from it.
     """
     test, train, split = run.test, run.train, split or run.split
     curve = seen_unseen_curve(test.logits, test.labels, split)
@@ -83,17 +72,7 @@ class Robustness(NamedTuple):
 def robustness(values: np.ndarray, within: float = 0.02) -> Robustness:
     """Of a measure over one grid, such as AUSUC [learning rates, weight decays], nan where training diverged.
 
-    Parameters
-    ----------
-    values : floating array of any shape
-        From 0, which is what a diverged training is worth, upwards.
-    within : float
-        What is near: ``best − within`` or more.
-
-    Raises
-    ------
-    ValueError
-        No settings, or values below 0.
+    ValueError for values below 0, which is what a diverged training is worth. ``best − within`` or more is near.
     """
     values = np.asarray(values, float)
     failed = np.isnan(values)
@@ -115,29 +94,11 @@ def best_cell(values: np.ndarray) -> tuple[int, ...]:
 
 
 def choose_seen(means: Tensor, number: int, how: str, start: int) -> list[int]:
-    """Choose S by the similarity of classes.
+    """Choose S, ids in ascending order, by the similarity of classes: the cosine of two means [C, D] less that of all.
 
-    Parameters
-    ----------
-    means : floating [C, D]
-        Mean features of the classes. Similarity is the cosine of two of them, less the mean of all.
-    number : int
-        Of seen classes, 1 to C − 1.
-    how : "nearest" or "farthest"
-        The classes most similar to ``start``, so that S is one corner of the feature space; or in turn the class that
-        is least similar to those chosen already, so that S is spread over all of it.
-    start : int
-        The class that is chosen first.
-
-    Returns
-    -------
-    list of int
-        Class ids in ascending order.
-
-    Raises
-    ------
-    ValueError
-        Means that are not finite, or a number, kind or class that is not there.
+    "nearest" takes the ``number`` classes most similar to ``start``, so that S is one corner of the feature space;
+    "farthest" from there in turn the class least similar to those chosen already, so that S is spread over all of it.
+    ValueError for means that are not finite, or a number, kind or class that is not there.
     """
     similar = _similarities(means)
     whole("number", number, 1, len(similar) - 1)

@@ -110,7 +110,6 @@ def check(
 
     Parameters
     ----------
-    id, statement : str
     effects : mapping or pairs of label and effect
         In ``unit``; "points" are points of accuracy, so fractions times 100. A label (pair, seed) is written
         "print-neon, seed 0", and if all labels are such, the seeds are the groups unless others are given.

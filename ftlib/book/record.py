@@ -39,12 +39,7 @@ class Record:
         return claim
 
     def save(self, runs: Iterable[Any] = (), **extra: Any) -> Path:
-        """Write the file whole or not at all; ``extra`` (seeds, say) goes to the provenance.
-
-        Parameters
-        ----------
-        runs : iterable of Run
-            Each with ``key`` and ``log``, a dict with "device" and "seconds".
+        """Write the file whole or not at all; the runs and ``extra`` (seeds, say) go to the provenance.
 
         Raises
         ------
@@ -100,15 +95,7 @@ class Record:
 
 
 def load_results(root: str | Path = "results") -> dict[str, dict[str, dict[str, Any]]]:
-    """What all chapters recorded: profile to chapter to content of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such folder.
-    ValueError
-        A file is damaged; the message names it.
-    """
+    """What all chapters recorded: profile to chapter to content of the file. ValueError names one that is damaged."""
     if not (root := Path(root)).is_dir():
         raise FileNotFoundError(f"no folder {root}: execute the chapters first, or name where their results are")
     results: dict[str, dict[str, dict[str, Any]]] = {}

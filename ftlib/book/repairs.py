@@ -25,18 +25,10 @@ from ftlib.metrics import seen_unseen_curve
 
 
 def align_norms(features: Array, weight: Array, bias: Array | None, split: ClassSplit) -> np.ndarray:
-    """Logits [N, C] of a head whose absent rows are scaled to the mean norm of its seen rows.
+    """Logits [N, C] of features [N, D] and a head [C, D] whose absent rows are scaled to the seen rows' mean norm.
 
-    Parameters
-    ----------
-    features : floating array [N, D]
-    weight : floating array [C, D]
-    bias : floating array [C], optional
-        Stays as it is.
-
-    Notes
-    -----
-    "Weight aligning" of Zhao et al. (CVPR 2020), made for class-incremental learning. It needs the checkpoint alone.
+    The bias [C] stays as it is. "Weight aligning" of Zhao et al. (CVPR 2020), made for class-incremental learning; it
+    needs the checkpoint alone.
     """
     features = check_matrix(features, "features").double().cpu().numpy()
     weight = check_matrix(weight, "weight").double().cpu().numpy()
@@ -52,8 +44,6 @@ def align_norms(features: Array, weight: Array, bias: Array | None, split: Class
 def adjust_for_prior(logits: Array, train_labels: Array, split: ClassSplit) -> np.ndarray:
     """Logits less the log of each class's share of the training labels, each class of Y counted with one image more.
 
-    Notes
-    -----
     Logit adjustment of Menon et al. (ICLR 2021); without the one image an absent class has the log of zero. With n
     images a seen class it is one γ for all of U, `ftlib.calibration.prior_gamma`: log(n + 1), which depends on nothing
     that the model learnt.

@@ -55,19 +55,9 @@ class Runs(dict[Key, Run]):
 class Study:
     """The parameters that all of a chapter's runs share, and the record that they end in.
 
-    Parameters
-    ----------
-    chapter, profile : str
-        Where the record goes: results/<profile>/<chapter>.json.
-    benchmarks : list of str
-    seeds : list of int
-    common
-        What all runs share, as `ftlib.experiments.grid` takes it: backbone, model, checkpoint, data, pretraining.
-
-    Raises
-    ------
-    TypeError
-        ``benchmarks`` or ``seeds`` is no list, as plain papermill passes them with ``-p``: the message has the form.
+    The record goes to results/<profile>/<chapter>.json. ``common`` is what all runs share, as `ftlib.experiments.grid`
+    takes it: backbone, model, checkpoint, data, pretraining. TypeError if ``benchmarks`` or ``seeds`` is no list, as
+    plain papermill passes them with ``-p``: the message has the form.
     """
 
     def __init__(self, chapter: str, profile: str, benchmarks: list[str], seeds: list[int], **common: Any) -> None:
@@ -136,9 +126,8 @@ class Study:
         """
         tried = {(name, i): how for name, of in settings.items() if len(of) > 1 for i, how in enumerate(of)}
         scores = self.tune(tried, seed, benchmarks=self.benchmarks[:1])
-        best = {
-            name: max(range(len(of)), key=lambda i: scores.held_out.get((name, i), 0)) for name, of in settings.items()
-        }
+        held_out = scores.held_out
+        best = {name: max(range(len(of)), key=lambda i: held_out.get((name, i), 0)) for name, of in settings.items()}
         return {name: settings[name][i] for name, i in best.items()}, scores
 
     def check(self, id: str, statement: str, effects: pd.Series | Mapping[Any, float], **how: Any) -> Claim:
@@ -154,15 +143,12 @@ class Study:
         if self.blind is None and before:
             right = np.mean([split_accuracies(r.test.logits, r.test.labels, r.split).yy for r in before])
             chance = np.mean([1 / len(r.split.classes) for r in before])
-            self.blind = (
-                ""
-                if right >= chance + BLIND * (1 - chance)
-                else (
-                    f"The pre-trained models are right on {right:.1%} of the target's images, chance is {chance:.1%}: "
-                    "there is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
-                    "gently, start from better weights, or check their input's mean, std and padding."
-                )
+            why = (
+                f"The pre-trained models are right on {right:.1%} of the target's images, chance is {chance:.1%}: "
+                "there is little that fine-tuning could break, so verdicts are withheld. Pre-train longer or more "
+                "gently, start from better weights, or check their input's mean, std and padding."
             )
+            self.blind = "" if right >= chance + BLIND * (1 - chance) else why
         return self.blind or ""
 
     def setup(self, **recipe: Any) -> Markdown:
@@ -171,9 +157,7 @@ class Study:
         pairs, seeds = len(self.benchmarks), len(self.seeds)
         sizes = f"{pairs} pair{'s' * (pairs > 1)} of domains, {seeds} seed{'s' * (seeds > 1)}"
         line = f"{sizes}, {self.common.get('backbone')}; {words}."
-        left = self.left_out()
-        if left:
-            files = ", ".join(f"{count} {reason}" for reason, count in left.items())
+        if files := ", ".join(f"{count} {reason}" for reason, count in self.left_out().items()):
             line += f" Left out of the images: {files}."
         return Markdown(line + (f"\n\n> **{self.banner()}**" if self.banner() else ""))
 

@@ -31,36 +31,19 @@ SPLIT = ClassSplit(seen=[0, 1], absent=[2, 3])
 
 @dataclass(frozen=True)
 class World:
-    """Where the classes are and where the domain shift takes them.
+    """Where the classes are and where the domain shift takes them; lengths are in units of the plane.
 
-    Parameters
-    ----------
-    width : float
-        From A to B and from C to D, in units of the plane, as all lengths.
-    gap : float
-        From the seen row down to the absent one: the smaller, the more the absent classes resemble the seen ones.
-    noise : float
-        Standard deviation of a class's points around its centre, along each axis.
-    shift : float
-        How far the seen classes move from source to target.
-    direction : float
-        Of the shift, in degrees: 0 from A towards B, 90 away from the absent classes, -90 onto them.
-    shared : float
-        The part of the shift that the absent classes go along with, in [-1, 1]: at 1 they move as the seen ones do, at
-        0 they stay where they were, at -1 they move as far the opposite way.
-
-    Raises
-    ------
-    ValueError
-        A value outside its range, or not finite.
+    The smaller the gap, the more the absent classes resemble the seen ones. ``direction`` is 0 from A towards B, 90
+    away from the absent classes, -90 onto them. With ``shared`` at 1 the absent classes move as the seen ones do, at 0
+    they stay where they were, at -1 they move as far the opposite way. ValueError for a value that is out of range.
     """
 
-    width: float = 2.8
-    gap: float = 2.8
-    noise: float = 0.5
-    shift: float = 2.0
-    direction: float = 0.0
-    shared: float = 1.0
+    width: float = 2.8  # from A to B and from C to D
+    gap: float = 2.8  # from the seen row down to the absent one
+    noise: float = 0.5  # standard deviation of a class's points around its centre, along each axis
+    shift: float = 2.0  # how far the seen classes move from source to target
+    direction: float = 0.0  # of the shift, in degrees
+    shared: float = 1.0  # the part of the shift that the absent classes go along with, in [-1, 1]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -117,21 +100,13 @@ class Nets(NamedTuple):
 
 
 def make(world: World, seeds: Iterable[int], per_class: int = 50) -> Data:
-    """A repetition a seed. The noise depends on the seed alone, so worlds differ in what was changed and no more.
-
-    Raises
-    ------
-    ValueError
-        No seeds, a repeated one, or fewer than two points a class.
-    """
+    """A repetition a seed. The noise depends on the seed alone, so worlds differ in what was changed and no more."""
     seeds = _check_seeds(seeds)
     if per_class < 2:
         raise ValueError(f"per_class is {per_class}: a class needs at least two points in each part")
     noise = torch.stack([torch.randn(4, 4, per_class, 2, generator=_generator(seed)) for seed in seeds])
-    domains = ("source", "source", "target", "target")
-    parts = [
-        (world.centres(domain)[:, None] + world.noise * noise[:, i]).flatten(1, 2) for i, domain in enumerate(domains)
-    ]
+    centres = [world.centres(domain)[:, None] for domain in ("source", "source", "target", "target")]
+    parts = [(centre + world.noise * noise[:, i]).flatten(1, 2) for i, centre in enumerate(centres)]
     return Data._make([*parts, torch.arange(4).repeat_interleave(per_class)])
 
 

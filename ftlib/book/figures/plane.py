@@ -33,17 +33,11 @@ def regions(
 
     Parameters
     ----------
-    predicted : int [rows, columns]
-        The winning class, 0 to 3, of each cell, the bottom row first.
+    predicted : int [rows, columns], the winning class, 0 to 3, of each cell, the bottom row first.
     box : left, right, bottom and top of the cells.
-    points : [N, 2]
-    labels : int [N]
-    marker : str
-        "s" for the source's squares, "o" for the target's circles.
-    hollow : sequence of int
-        Classes whose points are outlines, such as those that training never saw.
-    moved_from : [4, 2], optional
-        Centres from which an arrow leads to each class.
+    points, labels : [N, 2] and int [N]; those of the classes ``hollow`` are outlines, as training never saw them.
+    marker : "s" for the source's squares, "o" for the target's circles.
+    moved_from : [4, 2], centres from which an arrow leads to each class.
     """
     ax = ax or plt.subplots(figsize=(3.5, 3))[1]
     ax.imshow(predicted, extent=box, origin="lower", cmap=ListedColormap(TINTS), vmin=-0.5, vmax=3.5)
@@ -92,10 +86,8 @@ def feature_arrows(
 def gain_map(gains: np.ndarray, rows: Sequence[str], columns: Sequence[str], ax: Axes | None = None) -> Axes:
     """Mean gains as a table with colours: green gains, brown loses.
 
-    Parameters
-    ----------
-    gains : [rows, columns, R]
-        Points of accuracy in each of R repetitions; bold where their 95 % interval leaves out zero.
+    ``gains`` are points of accuracy [rows, columns, R] in each of R repetitions; bold where their 95 % interval leaves
+    out zero.
     """
     ax = ax or plt.subplots(figsize=(4.2, 0.36 * len(rows) + 1))[1]
     means = gains.mean(-1)

@@ -19,10 +19,7 @@ from .design import COLOURS, WIDTH, colour_of, histograms, interval, rows_down
 def logit_gap(logits: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axes | None = None) -> Axes:
     """Figure 9 of the paper: an image's mean logit over S without its own class, and over U; γ is what lies between.
 
-    Parameters
-    ----------
-    logits, labels
-        [N, C] and [N], on the images that fine-tuning saw.
+    The logits [N, C] and labels [N] are of images that fine-tuning saw.
     """
     ax = ax or plt.subplots()[1]
     logits, labels = np.asarray(logits, float), np.asarray(labels)

@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from ftlib.benchmarks import ClassSplit
+from ftlib.book.choices import best_cell
 
 from .design import COLOURS, drawable, rows_down, small_multiples
 
@@ -25,17 +26,9 @@ def heat_maps(
 ) -> list[Axes]:
     """Figure 4 of the paper: AUSUC over learning rates and weight decays, a panel an optimizer, one colour scale.
 
-    Parameters
-    ----------
-    values : mapping from optimizer to [L, W, R]
-        R repetitions of each setting, nan where training diverged. A cell shows the mean over those that did not, and
-        how many did; the frame is around the cell that is best, a diverged repetition counted as 0.
-    rates, decays : mapping from optimizer to L and W numbers
-
-    Raises
-    ------
-    ValueError
-        Every training diverged.
+    ``values`` are, under each optimizer, R repetitions of each setting, [L, W, R], nan where training diverged. A cell
+    shows the mean over those that did not, and how many did; the frame is around the cell that is best, a diverged
+    repetition counted as 0. ValueError if every training diverged.
     """
     if not any(np.isfinite(grid).any() for grid in values.values()):
         raise ValueError("every training diverged: there is nothing to draw")
@@ -47,8 +40,7 @@ def heat_maps(
         ax.imshow(means[name], cmap="cividis", norm=scale, aspect="auto")
         for y, x in np.ndindex(means[name].shape):
             _cell(ax, x, y, values[name][y, x], dark=scale(means[name][y, x]) < 0.5)
-        worth = np.nan_to_num(values[name]).mean(-1)
-        y, x = np.unravel_index(worth.argmax(), worth.shape)
+        y, x = best_cell(values[name])
         ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=COLOURS["absent"], lw=2))
         ax.set_xticks(range(len(decays[name])), [f"{decay:g}" for decay in decays[name]], fontsize=8)
         ax.set_yticks(range(len(rates[name])), [f"{rate:g}" for rate in rates[name]], fontsize=8)
@@ -68,14 +60,9 @@ def strips(
 ) -> list[Axes]:
     """Every setting as a dot, a row an optimizer, a panel a measure (fractions): how much is at stake in the choice.
 
-    Parameters
-    ----------
-    panels : mapping from measure to mapping from optimizer to [settings]
-        nan where training diverged: no dot.
-    marked : mapping from optimizer to a place among its settings
-        Drawn full and large, such as the setting of the best AUSUC.
-    references : mapping from measure to number
-        A dashed line where there is one, such as the pre-trained model's value.
+    ``panels`` have for each measure and optimizer its settings, nan where training diverged: no dot. The place that is
+    ``marked`` among an optimizer's is drawn full and large, such as that of the best AUSUC; a measure's reference is a
+    dashed line, such as the pre-trained model's value.
     """
     names = list(marked)
     axes = small_multiples(len(panels), height=0.24 * len(names) + 0.75)

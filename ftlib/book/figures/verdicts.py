@@ -16,10 +16,7 @@ from .design import MARKERS, VERDICTS, WIDTH, rows_down
 def forest(rows: Mapping[str, Mapping[str, Claim]], ax: Axes | None = None) -> Axes:
     """A row a claim, a mark a profile: each mean effect with its 95 % interval, coloured by verdict.
 
-    Parameters
-    ----------
-    rows : mapping from a claim's name to a mapping from profile to Claim
-        All in one unit. A filled mark replicates, a hollow one does not: colour is never the only sign.
+    All claims are in one unit. A filled mark replicates, a hollow one does not: colour is never the only sign.
     """
     profiles = list(dict.fromkeys(profile for claims in rows.values() for profile in claims))
     ax = ax or plt.subplots(figsize=(WIDTH, (0.16 + 0.17 * len(profiles)) * len(rows) + 0.9))[1]
