@@ -43,6 +43,12 @@ def test_each_stage_shows_its_domain_and_fine_tuning_has_no_absent_class(benchma
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
 
 
+def test_a_head_that_is_given_has_no_stage_of_pre_training(benchmark):
+    benchmark.source = ImageSet(benchmark.source.images[:0], benchmark.source.labels[:0])
+    ax = figures.concept(benchmark)
+    assert {grey // 10 for grey in shown(ax).values()} == {2, 3} and ax.get_ylim()[0] == 2
+
+
 def test_frames_and_titles_tell_the_sides(benchmark):
     ax = figures.concept(benchmark)
     titles = {t.get_text(): t.get_color() for t in ax.texts if t.get_text().endswith("(2)")}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-import ftlib
+from ftlib import training
 from ftlib.benchmarks import domain_names, has_source, identity, imagenet, left_out, load, load_domain, load_target
-from ftlib.experiments import Experiment, Recipe, run
+from ftlib.experiments import Experiment, Recipe, grid, run
 from ftlib.metrics import split_accuracies
 from ftlib.models import build
 from ftlib.store import Store
@@ -250,7 +250,7 @@ def test_before_fine_tuning_the_classifier_is_the_one_that_was_given(tmp_path):
     before = run(given(), store=store)
     target, split = load_target("imagenet:mini", size=16)
     model = build("test_resnet", 1000, seed=3)
-    logits = ftlib.training.predict(model, target.test).logits
+    logits = training.predict(model, target.test).logits
     assert torch.equal(before.test.logits, logits) and before.split == split
     assert before.test.labels.max() == 999
     home = run(given().source, store=store)
@@ -267,6 +267,11 @@ def test_every_method_judges_the_classes_that_are_there_alone(tmp_path, method):
     only[:, columns] = logits[:, columns]
     right = (only.argmax(1) == after.test.labels).double().mean()
     assert split_accuracies(logits, after.test.labels, after.split).yy == pytest.approx(float(right))
+
+
+def test_a_world_without_pairs_goes_by_the_name_of_its_folder():
+    plans = grid(["imagenet:a/mini", "imagenet:other"], [3], "pretrained", pretraining={"steps": 0})
+    assert [*plans] == [("mini", 3), ("other", 3)]
 
 
 def test_pre_training_has_nothing_to_train_on():
