@@ -47,6 +47,11 @@ def test_a_card_says_where_the_answer_holds_and_where_not(book):
     assert front.lead(book) == "* They lose in drawn characters; they gain in Office-31."
 
 
+def test_a_claim_that_no_world_has_measured_gives_no_sentence(book):
+    clauses = {id: {"holds": "they lose", "fails": "they gain"} for id in ("absent-drop", "unheard-of")}
+    assert front.sentences(book, clauses) == ["They lose in drawn characters; they gain in Office-31."]
+
+
 def test_what_fails_are_the_papers_findings_by_world(book):
     assert front.failing(book) == {
         "drawn characters": ([], [], ["They lose"]),

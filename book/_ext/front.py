@@ -2,6 +2,7 @@
 
 * `{slider} CHAPTER NAME` shows a moving picture of an executed chapter a second time.
 * `{answers}` is a card a chapter: its first picture, its question, and the answer that the verdicts choose.
+* `{verdicts}` is a sentence for each claim that it names, with the clauses that the verdicts choose from.
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
@@ -35,6 +36,7 @@ WIDTH = 480  # pixels of a card's picture
 def setup(app):
     app.add_directive("slider", Slider)
     app.add_directive("answers", Answers)
+    app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
     app.connect("doctree-read", still)
     app.connect("doctree-read", explain, priority=700)
@@ -49,15 +51,17 @@ def setup(app):
 
 def answers(book):
     """Chapter to the sentences that its claims' verdicts choose (answers.yml)."""
-    claims = claims_in(read_worlds(book / "results"))
     told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8"))
-    found = {}
-    for chapter, of in told.items():
-        measured = {id: claims[id] for id in of if id in claims}
-        every = [w for w in read_worlds(book / "results") if any(w in claim for claim in measured.values())]
-        if measured:
-            found[chapter] = [answer(c, of[id]["holds"], of[id]["fails"], every) for id, c in measured.items()]
-    return found
+    return {chapter: said for chapter, of in told.items() if (said := sentences(book, of))}
+
+
+def sentences(book, clauses):
+    """A sentence for each claim that was measured, of ``{id: {holds, fails}}``."""
+    worlds = read_worlds(book / "results")
+    claims = claims_in(worlds)
+    measured = {id: claims[id] for id in clauses if id in claims}
+    every = [world for world in worlds if any(world in claim for claim in measured.values())]
+    return [answer(found, clauses[id]["holds"], clauses[id]["fails"], every) for id, found in measured.items()]
 
 
 def failing(book):
@@ -75,7 +79,7 @@ def failing(book):
 
 def lead(book):
     """What holds where, as Markdown for the README: a line a chapter."""
-    return "\n".join(f"* {' '.join(sentences)}" for name, sentences in answers(book).items() if name in LEAD)
+    return "\n".join(f"* {' '.join(said)}" for name, said in answers(book).items() if name in LEAD)
 
 
 # --- the front page --------------------------------------------------------------------------------------------------
@@ -128,6 +132,15 @@ class Answers(Front):
             card += nodes.paragraph("", " ".join(told[path.stem]))
             cards += card
         return [cards]
+
+
+class Verdicts(Front):
+    """``{verdicts}`` with ``{id: {holds, fails}}`` as YAML within."""
+
+    has_content = True
+
+    def run(self):
+        return [nodes.paragraph("", " ".join(sentences(self.book, yaml.safe_load("\n".join(self.content)))))]
 
 
 class Fails(Front):
@@ -190,7 +203,7 @@ def describe(app, page, template, context, doctree):
 def glossary(path):
     """Word to its meaning in plain text."""
     words = re.findall(r"^(\S.*)\n((?:  .+\n)+)", path.read_text(encoding="utf-8").split("```")[1], re.M)
-    plain = {word: " ".join(re.sub(r"[$*{}\\]|_(?=\{)", "", text).split()) for word, text in words}
+    plain = {word: " ".join(re.sub(r"[${}\\]|_(?=\{)", "", text).split()) for word, text in words}
     return {word: text for word, text in plain.items() if word not in ("{glossary}", "γ", "run", "fold")}
 
 

@@ -36,17 +36,21 @@ const server = createServer(serve).listen(0, "127.0.0.1");
 await new Promise((ready) => server.once("listening", ready));
 const HOME = `http://127.0.0.1:${server.address().port}`;
 const browser = await chromium.launch({ executablePath: browserPath, args: ["--no-sandbox", "--disable-gpu"] });
-const faults = [];
+let faults = 0;
 for (const name of pages) {
   const path = join(SITE, "book", name);
-  for (const fault of weigh(path)) faults.push(`${name}: ${fault}`);
-  for (const visit of VISITS) for (const fault of await look(path, visit)) faults.push(`${name} (${visit.name}): ${fault}`);
+  tell(name, [...weigh(path)]);
+  for (const visit of VISITS) tell(`${name} (${visit.name})`, await look(path, visit));
 }
 await browser.close();
 server.close();
-faults.forEach((fault) => console.log(fault));
-console.log(`${pages.length} pages, ${VISITS.length} visits each: ${faults.length || "no"} faults`);
-process.exitCode = faults.length ? 1 : 0;
+console.log(`${pages.length} pages, ${VISITS.length} visits each: ${faults || "no"} faults`);
+process.exitCode = faults ? 1 : 0;
+
+function tell(where, found) {
+  faults += found.length;
+  found.forEach((fault) => console.log(`${where}: ${fault}`));
+}
 
 // --- the site, served -----------------------------------------------------------------------------------------------
 
