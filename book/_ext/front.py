@@ -12,6 +12,7 @@
 """
 
 import base64
+import importlib.metadata
 import io
 import os
 import re
@@ -38,6 +39,7 @@ def setup(app):
     app.add_directive("answers", Answers)
     app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
+    app.connect("config-inited", tell_version)
     app.connect("doctree-read", still)
     app.connect("doctree-read", explain, priority=700)
     app.connect("html-page-context", describe)
@@ -178,6 +180,11 @@ def first_picture(path):
 
 
 # --- the book as a whole ---------------------------------------------------------------------------------------------
+
+
+def tell_version(app, config):
+    """An ePub has to say which version of the book it is."""
+    config.version = config.version or importlib.metadata.version("ftlib")
 
 
 def describe(app, page, template, context, doctree):
