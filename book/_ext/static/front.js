@@ -13,11 +13,11 @@
   document.querySelectorAll(".pst-scrollable-table-container").forEach((e) => reach(e, "table, scrolls sideways"));
 
   // Figures are made for 7 inches at 150 dots. On a phone they keep the width at which their smallest text, of 8 points,
-  // has 10 pixels, and scroll within their frame.
+  // has 10 pixels, a little padding included, and scroll within their frame.
   document.querySelectorAll(".bd-article figure img[src*='_images/'], .bd-article div.cell_output img[src*='_images/']")
     .forEach((image) => {
       const keep = () => {
-        image.style.setProperty("--whole", `${Math.ceil(image.naturalWidth * 0.6)}px`);
+        image.style.setProperty("--whole", `${Math.ceil(image.naturalWidth * 0.62)}px`);
         if (matchMedia("(max-width: 40rem)").matches) reach(image.closest("figure") ?? image.parentElement, "figure, scrolls sideways");
       };
       image.complete && image.naturalWidth ? keep() : image.addEventListener("load", keep);
