@@ -47,7 +47,7 @@ pdf: $(STAMP)  ## the published pages as _build/book.pdf, printed by chromium
 
 epub: $(STAMP)  ## the published pages as _build/book.epub
 	$(BIN)/jupyter-book build --all -q --path-output . --builder custom --custom-builder epub .
-	cp _build/epub/*.epub _build/book.epub
+	cp _build/epub/book.epub _build/book.epub
 	@echo "the book: _build/book.epub"
 
 publish: $(STAMP)  ## execute, then write notebooks and results into book/: make publish PROFILE=cpu

@@ -96,8 +96,8 @@ def test_the_first_use_of_a_word_leads_to_its_meaning_and_no_later_one():
     assert links[0].astext() == "source" and page.astext().count("source") == 5
 
 
-def test_an_epub_says_in_words_that_a_picture_moves():
+def test_an_epub_says_in_words_that_a_picture_moves_and_closes_line_breaks():
     page = nodes.document(None, None)
-    page += [nodes.raw("", "<div><script>1</script></div>", format="html"), nodes.raw("", "<hr/>", format="html")]
+    page += [nodes.raw("", text, format="html") for text in ("<div><script>1</script></div>", "a<br>b", "<hr/>")]
     front.still(type("A", (), {"builder": type("B", (), {"name": "epub"})}), page)
-    assert [child.astext() for child in page] == ["Here a picture moves in the book's web edition.", "<hr/>"]
+    assert [child.astext() for child in page] == ["Here a picture moves in the book's web edition.", "a<br/>b", "<hr/>"]

@@ -6,7 +6,7 @@
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
-* In an ePub, which runs no scripts, a moving picture becomes a sentence.
+* In an ePub, which runs no scripts and is XML, a moving picture becomes a sentence, and line breaks are closed.
 
     python book/_ext/front.py    # writes what holds where into README.md
 """
@@ -153,11 +153,12 @@ class Fails(Front):
         for world, (contradicted, undecided, judged) in failing(self.book).items():
             text = nodes.definition()
             if contradicted:
-                of_all = f"Of {len(judged)} findings of the paper's {len(contradicted)} contradicted:"
-                points = (nodes.list_item("", nodes.paragraph("", said)) for said in contradicted)
-                text += [nodes.paragraph("", of_all), nodes.bullet_list("", *points)]
+                verb = "is" if len(contradicted) == 1 else "are"
+                said = f"{len(contradicted)} of the paper's {len(judged)} findings {verb} contradicted:"
+                points = (nodes.list_item("", nodes.paragraph("", point)) for point in contradicted)
+                text += [nodes.paragraph("", said), nodes.bullet_list("", *points)]
             else:
-                text += nodes.paragraph("", f"None of {len(judged)} findings of the paper's is contradicted.")
+                text += nodes.paragraph("", f"None of the paper's {len(judged)} findings is contradicted.")
             if undecided:
                 text += nodes.paragraph("", f"These repetitions cannot decide {len(undecided)} of them.")
             shown += nodes.definition_list_item("", nodes.term("", f"In {world}"), text)
@@ -248,13 +249,15 @@ def within(node, kinds):
 
 
 def still(app, doctree):
-    """Moving pictures as a sentence, where no script runs."""
-    if app.builder.name in ("epub", "latex"):
-        for raw in [*doctree.findall(nodes.raw)]:
-            if "<script" in raw.astext():
-                raw.replace_self(
-                    nodes.paragraph("", "Here a picture moves in the book's web edition.", classes=["still"])
-                )
+    """For an ePub, which runs no scripts and is XML: moving pictures as a sentence, and line breaks that are closed."""
+    if app.builder.name != "epub":
+        return
+    for raw in [*doctree.findall(nodes.raw)]:
+        text = raw.astext()
+        if "<script" in text:
+            raw.replace_self(nodes.paragraph("", "Here a picture moves in the book's web edition.", classes=["still"]))
+        elif "<br>" in text:
+            raw.replace_self(nodes.raw("", text.replace("<br>", "<br/>"), format=raw["format"]))
 
 
 def main():

@@ -59,7 +59,7 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float]) -> go.Figure:
             ),
         ]
     )  # fmt: skip
-    percents = {"range": [-0.02, 1.02], "tickformat": ".0%", "gridcolor": "rgba(128,128,128,.25)"}
+    percents = {"range": [-0.06, 1.04], "tickformat": ".0%", "gridcolor": "rgba(128,128,128,.25)"}
     figure.update_layout(
         title={"text": readout(stops[start]), "font": {"size": 15}, "x": 0.02},
         sliders=[
