@@ -82,13 +82,15 @@ def find_faults(path):
 
 
 def older_than_what_it_quotes(path, told):
-    """Results that a page shows and that are not those that it was executed with, in words."""
-    before, now = told.get("quotes", {}), quoted(path.parent, path.stem, told["profile"])
-    for name in sorted({*before, *now} if "quotes" in told else ()):
-        if before.get(name) != now.get(name):
-            what = "is gone" if name not in now else "has changed" if name in before else "is new"
-            again = f"python book/execute.py --chapters {path.stem[:2]} --profile {told['profile']} --publish"
-            yield f"it quotes results/{name}, which {what} since it was executed; run `{again}`"
+    """Which of the results that a page shows are not those that it was executed with, in words."""
+    if "quotes" not in told:
+        return
+    before, now = told["quotes"], quoted(path.parent, path.stem, told["profile"])
+    others = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if others:
+        words = [f"{n} {'is gone' if n not in now else 'has changed' if n in before else 'is new'}" for n in others]
+        again = f"python book/execute.py --chapters {path.stem[:2]} --profile {told['profile']} --publish"
+        yield f"it is older than the results that it quotes: {', '.join(words)}; run `{again}`"
 
 
 @cache

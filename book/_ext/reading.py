@@ -104,7 +104,8 @@ def chips(chapter, worlds):
         own = [claim["verdict"] for claim in claims if not of_paper or claim["id"] in PAPER]
         if own:
             worst = next(v for v in ("contradicts", "inconclusive", "replicates") if v in own)
-            text = f"{world}: {own.count('replicates')} of {len(own)}"
+            where = world if "benchmarks" in worlds[world][chapter]["provenance"] else "this page"
+            text = f"{where}: {own.count('replicates')} of {len(own)}"
             said = ", ".join(f"{own.count(v)} {WORDS[v]}" for v in WORDS if v in own)
             links.append(f'<a class="chip {worst}" href="{SCORECARD}.html#{anchor}" title="{said}">{text}</a>')
     if links:
