@@ -17,7 +17,7 @@ BUILD := $(BIN)/jupyter-book build -W -n --keep-going --all -q --path-output .
 BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
 
 .DELETE_ON_ERROR:
-.PHONY: help install book html pdf epub publish test test-web bench lint format clean
+.PHONY: help install book html pdf epub publish test test-web wheel bench lint format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -67,6 +67,9 @@ else
 	npm install --prefix _build/web --silent --no-audit --no-fund --no-package-lock
 	CHROMIUM=$(BROWSER) node tests/web/check.mjs
 endif
+
+wheel: $(STAMP)  ## build the wheel, and try it without what only notebooks need
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 bench: $(STAMP)  ## measure the figures that the project promises
 	$(BIN)/python -m tests.bench
