@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
@@ -38,49 +38,42 @@ class Job(Protocol):
     """What can be computed and kept: a frozen dataclass of plain values whose key follows from them and the code."""
 
     method: str
+    benchmark: str
+    seed: int
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def parents(self) -> Sequence[Any]:
+        """The jobs whose results this one starts from."""
+        ...
 
 
 Compute = Callable[..., Any]  # of a Job, with `store` and `device`: makes sure that the store has its result
 
 
-class Pool(Protocol):
-    """Where tasks run; a context that gives back what it holds."""
-
-    def slots(self) -> int:
-        """How many tasks the pool has room for, at present."""
-        ...
-
-    def submit(self, job: Any) -> Any:
-        """Start a task; the future's result is None or what went wrong."""
-        ...
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
 class Here(AbstractContextManager):
-    """This process: a task runs while it is submitted."""
+    """This process, where a task runs while it is submitted; and what the other pools have in common with it."""
 
     def __init__(self, compute: Compute, store: Store, device: str | None) -> None:
         self.compute, self.store, self.device = compute, store, device
 
     def slots(self) -> int:
+        """How many tasks the pool has room for, at present."""
         return 1
 
-    def submit(self, job: Job) -> Future:
+    def submit(self, job: Job) -> Any:
+        """Start a task; the future's result is None or what went wrong."""
         future: Future = Future()
         future.set_result(attempt(self.compute, job, job.key, self.store, self.device))
         return future
 
     def __exit__(self, *error: object) -> None:
-        return None
+        """Give back what the pool holds."""
 
 
-class Processes(AbstractContextManager):
+class Processes(Here):
     """joblib's processes (loky), each on its own GPU if there are several.
 
     Every slot is a pool of one process, so that a process that dies takes no other task with it. A process sees its
@@ -88,7 +81,7 @@ class Processes(AbstractContextManager):
     """
 
     def __init__(self, jobs: int, compute: Compute, store: Store, device: str | None) -> None:
-        self.compute, self.store, self.device = compute, store, device
+        super().__init__(compute, store, device)
         one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
         # A process that waits from sweep to sweep stays where it was started: what is relative is so to this one.
         one["FTLIB_DATA"] = str(Path(os.environ.get("FTLIB_DATA") or ".").expanduser().absolute())
@@ -124,20 +117,11 @@ class Processes(AbstractContextManager):
                 process.shutdown(kill_workers=True)
 
 
-class Cluster(AbstractContextManager):
+class Cluster(Here):
     """The workers of a Dask cluster, of those that declare the resource "GPU" if there are any.
 
-    Parameters
-    ----------
-    scheduler : str
-        Its address, such as "tcp://10.0.0.1:8786", or the path of its scheduler file (*.json).
-
-    Raises
-    ------
-    ImportError
-        Dask is not installed.
-    ConnectionError
-        No scheduler answers there.
+    ``scheduler`` is an address, such as "tcp://10.0.0.1:8786", or the path of a scheduler file (*.json). ImportError if
+    Dask is not installed, ConnectionError if no scheduler answers there.
     """
 
     def __init__(self, scheduler: str, compute: Compute, store: Store, device: str | None) -> None:
@@ -154,7 +138,8 @@ class Cluster(AbstractContextManager):
             self.client = Client(**where, set_as_default=False, name="ftlib-sweep")
         except (OSError, TimeoutError) as error:
             raise ConnectionError(f"no Dask scheduler answers at {scheduler} ({error}): is it running?") from error
-        self.compute, self.store, self.device, self.asked = compute, store, device, -POLL
+        super().__init__(compute, store, device)
+        self.asked = -POLL
         self.mark = tempfile.NamedTemporaryFile(dir=store.prepare(), prefix="sweep-")  # noqa: SIM115  a worker knows the store by it
 
     def slots(self) -> int:
@@ -170,17 +155,9 @@ class Cluster(AbstractContextManager):
         return self.workers
 
     def submit(self, job: Job) -> Any:
-        return self.client.submit(
-            attempt,
-            self.compute,
-            job,
-            job.key,
-            self.store,
-            self.device,
-            mark=self.mark.name,
-            key=f"{job.method}-{job.key}-{uuid.uuid4().hex[:8]}",  # as the dashboard shows it
-            resources=self.resources,
-        )
+        shown = f"{job.method}-{job.key}-{uuid.uuid4().hex[:8]}"  # by the dashboard
+        what = attempt, self.compute, job, job.key, self.store, self.device, self.mark.name
+        return self.client.submit(*what, key=shown, resources=self.resources)
 
     def __exit__(self, *error: object) -> None:
         self.mark.close()
@@ -188,16 +165,11 @@ class Cluster(AbstractContextManager):
 
 
 def attempt(
-    compute: Compute, job: Any, key: str, store: Store, device: str | None, *, mark: str | None = None
+    compute: Compute, job: Any, key: str, store: Store, device: str | None, mark: str | None = None
 ) -> str | None:
     """Compute a Run and keep it; say what went wrong, instead of raising, so that the other runs go on.
 
-    Parameters
-    ----------
-    key : str
-        As the sweep's own process knows it, from its code.
-    mark : str, optional
-        A file in the store, for workers of other machines.
+    ``key`` is what the sweep's own process has, from its code; ``mark`` a file in the store, for other machines.
     """
     keep_memory()
     with _one_at_a_time:
@@ -236,13 +208,7 @@ def keep_memory() -> None:
 
 
 def shared(store: Store, mark: str) -> Store:
-    """The sweep's store as this machine sees it: at the same path, or where its own $FTLIB_STORE points.
-
-    Raises
-    ------
-    FileNotFoundError
-        Neither is the store that the sweep was started with.
-    """
+    """The sweep's store as this machine sees it: at the same path, or where its own $FTLIB_STORE points."""
     for place in (store, Store()):
         if (place.root / "locks" / Path(mark).name).exists():
             return place

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -25,25 +25,8 @@ from ftlib.store import Store
 PATIENCE = (0.0, 0.1, 0.4, 1.5, 5.0, 15.0)  # seconds between looks for a run that another machine has written
 
 
-class Child(pools.Job, Protocol):
-    """A job as a sweep sees it."""
-
-    benchmark: str
-    seed: int
-
-    @property
-    def parents(self) -> Sequence[Any]:
-        """The jobs whose results this one starts from."""
-        ...
-
-
 class SweepError(RuntimeError):
-    """Some runs of a sweep failed.
-
-    Attributes
-    ----------
-    failures : mapping from job to what went wrong
-    """
+    """Some runs of a sweep failed; ``failures`` says under each job what went wrong."""
 
     def __init__(self, message: str, failures: Mapping[Any, str] | None = None) -> None:
         super().__init__(message)
@@ -51,7 +34,7 @@ class SweepError(RuntimeError):
 
 
 def complete(
-    wanted: Iterable[Child],
+    wanted: Iterable[pools.Job],
     compute: pools.Compute,
     *,
     store: Store | None = None,
@@ -61,13 +44,7 @@ def complete(
 ) -> dict[str, Path]:
     """Each job's folder in the store, under its key; what is missing is computed in parallel.
 
-    Parameters
-    ----------
-    wanted : iterable of Child
-    compute : callable
-        As `pools.Compute`. Other processes import it by its name.
-    store, jobs, device, scheduler
-        As for `ftlib.experiments.sweep`, which also says what is raised.
+    Other processes import ``compute`` by its name. `ftlib.experiments.sweep` explains the rest, and what is raised.
     """
     if jobs is not None:
         whole("jobs", jobs, 1)
@@ -91,14 +68,14 @@ def complete(
     return {key: path or _look(key, store, pauses) for key, path in paths.items()}
 
 
-def _plan(missing: list[Child], store: Store) -> dict[str, tuple[Child, set[str]]]:
+def _plan(missing: list[pools.Job], store: Store) -> dict[str, tuple[pools.Job, set[str]]]:
     """Every task under its key, with the keys of those that must be done before.
 
     What many wait for comes first, and of the others those on the same images follow each other.
     """
     tasks, there = {}, {}
 
-    def add(job: Child) -> bool:
+    def add(job: pools.Job) -> bool:
         """Add a task and what it starts from, unless the store has it already."""
         key = job.key
         if key not in there:
@@ -117,7 +94,7 @@ def _plan(missing: list[Child], store: Store) -> dict[str, tuple[Child, set[str]
 
 def _pool(
     width: int, compute: pools.Compute, store: Store, jobs: int | None, device: str | None, scheduler: str | None
-) -> pools.Pool:
+) -> pools.Here:
     """The pool for tasks of which at most ``width`` can run at a time."""
     if scheduler:
         return pools.Cluster(scheduler, compute, store, device)
@@ -130,16 +107,16 @@ def _pool(
     return pools.Here(compute, store, device) if jobs == 1 else pools.Processes(jobs, compute, store, device)
 
 
-def _work(tasks: dict[str, tuple[Child, set[str]]], pool: pools.Pool) -> dict[str, str]:
+def _work(tasks: dict[str, tuple[pools.Job, set[str]]], pool: pools.Here) -> dict[str, str]:
     """Bring every task to an end, with a progress bar; what went wrong, under the task's key."""
     ready = deque(job for job, parents in tasks.values() if not parents)
     running, done, died, failures = {}, SimpleQueue(), set(), {}
-    children: dict[str, list[Child]] = {}
+    children: dict[str, list[pools.Job]] = {}
     for job, parents in tasks.values():
         for key in parents:
             children.setdefault(key, []).append(job)
 
-    def finish(job: Child, problem: str | None) -> None:
+    def finish(job: pools.Job, problem: str | None) -> None:
         bar.update()
         if problem:
             failures[job.key] = problem
