@@ -14,6 +14,7 @@ import torch
 
 from ftlib import training
 from ftlib.core import ImageSet
+from ftlib.store import Store
 
 assert ftlib.__version__
 
@@ -35,6 +36,11 @@ def no_open_figures():
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
         pyplot.rcdefaults()
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -33,11 +33,6 @@ BASE = Experiment("glyphs/print-neon", "test_byobnet", "finetune", TINY, pretrai
 CHALK = replace(BASE, benchmark="glyphs/print-chalk")  # of the same source
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def seeds(*numbers: int) -> list[Experiment]:
     return [replace(BASE, seed=number) for number in numbers]
 

@@ -26,11 +26,6 @@ os.umask(UMASK)
 SPEC, LOG = {"seed": 0, "benchmark": "α"}, {"seconds": 1.5}
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def files(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
