@@ -83,6 +83,7 @@ def test_the_key_changes_with_every_field(name):
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
 def test_the_key_changes_with_every_value_of_the_recipe(name):
     others = {"optimizer": "adam", "flip": True, "compile": True, "size": 20, "warmup": 0.5, "batch_norm": "eval"}
+    others |= {"loss": "sigmoid", "label_smoothing": 0.1}
     assert replace(BASE, recipe=replace(TINY, **{name: others.get(name, 7)})).key != BASE.key
 
 
