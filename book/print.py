@@ -9,15 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-# No side bars, no moving pictures, code folded away as on the pages; a chapter begins on a new sheet.
+# No side bars, no sliders, code folded away as on the pages; a chapter begins on a new sheet.
 STYLE = """<style>
 @page { size: A4; margin: 18mm 16mm; }
-.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .bd-footer, .prev-next-area, .moving,
-button.how, div.redo, #pst-skip-link, .header-article, .sidebar-toggle { display: none !important; }
+.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .bd-footer, .prev-next-area,
+.moving label, button.how, div.redo, #pst-skip-link, .header-article, .sidebar-toggle { display: none !important; }
 .bd-main, .bd-content, .bd-article-container, .bd-container, .bd-container__inner {
   display: block; max-width: none !important; padding: 0 !important;
 }
 h1 { break-before: page; }
+#jb-print-docs-body h1 { break-before: auto; }
 figure, table, .card { break-inside: avoid; }
 </style>"""
 
