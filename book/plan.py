@@ -129,10 +129,14 @@ def read_defaults(path):
 
 
 def check_value(value, default, what):
-    """The value if its type is the default's; an integer becomes a float, a mapping is laid over the default's."""
+    """The value if its type is the default's; an integer becomes a float, a mapping is laid over the default's.
+
+    In a list, whose elements replace the default's, a mapping stands for itself.
+    """
     if isinstance(default, list | tuple) and isinstance(value, list | tuple):
         sample = next((d for d in default if isinstance(d, float)), default[0] if default else None)
-        return [check_value(v, sample, f"{what}, element {i},") for i, v in enumerate(value)]
+        checked = [check_value(v, sample, f"{what}, element {i},") for i, v in enumerate(value)]
+        return [{k: c[k] for k in v} if isinstance(v, dict) else c for v, c in zip(value, checked, strict=True)]
     if isinstance(default, dict) and isinstance(value, dict):
         return default | {k: check_value(v, default.get(k), f"{what}, key {k!r},") for k, v in value.items()}
     if isinstance(default, float) and type(value) is int:

@@ -56,6 +56,16 @@ def test_integers_become_floats_and_mappings_are_laid_over_the_defaults(tmp_path
     assert given["recipe"] == {"lr": 0.5, "epochs": 9}
 
 
+def test_a_mapping_in_a_list_is_itself_and_not_laid_over_the_defaults_first(tmp_path):
+    """An empty trial of a profile is the profile's recipe, not the chapter's first trial."""
+    book = write_book(tmp_path / "book", "parameters: {trials: [{}, {lr: 1}, {decay: 2}]}")
+    chapter = (book / "01-one.md").read_text(encoding="utf-8")
+    (book / "01-one.md").write_text(chapter.replace("fast = True", 'fast = True\ntrials = [{"lr": 0.1, "decay": 0.5}]'))
+    given = execute.read_plan(book, "tiny")["chapters"]["01-one"]["trials"]
+    assert given == [{}, {"lr": 1.0}, {"decay": 2.0}]
+    assert all(isinstance(v, float) for trial in given for v in trial.values())
+
+
 def test_a_parameter_by_hand_beats_the_profile_and_its_section_for_the_chapter(tmp_path):
     profile = "parameters: {epochs: 4, lr: 0.2}\n01-one: {seeds: [5], lr: 0.3, recipe: {epochs: 9}}"
     given = plan(tmp_path, profile, overrides=["seeds=[4]", "lr=0.7", "epochs=5", "recipe={lr: 0.1}"])
