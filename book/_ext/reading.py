@@ -60,7 +60,7 @@ def dress(app, doctree):
         first += chips(source.stem, worlds)
     section[1:1] = first
     if "parameters" in source.read_text(encoding="utf-8") and source.stem != SCORECARD:
-        section.extend(foot(source))
+        section.extend(foot(app.env, source))
 
 
 def is_glued(paragraph):
@@ -113,7 +113,7 @@ def chips(chapter, worlds):
         yield nodes.raw("", f'<p class="worlds">{what}: {" ".join(links)}</p>', format="html")
 
 
-def foot(source):
+def foot(env, source):
     """How to redo the chapter, its parameters, and where its notebook is."""
     cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
     parameters = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ()))
@@ -127,6 +127,8 @@ def foot(source):
         said += nodes.Text(", and SOURCE and TARGET are two of the domains. ")
     said += [nodes.Text("Every parameter can be set by "), nodes.literal("", "-p NAME=VALUE"), nodes.Text(". ")]
     download = addnodes.download_reference("", "", reftarget=source.name, classes=["download"])
+    # Sphinx has collected the page's downloads before this event reaches us.
+    download["filename"] = env.dlfiles.add_file(env.docname, f"book/{source.name}").replace("\\", "/")
     download += nodes.inline("", "Download this chapter as a notebook")
     said += [download, nodes.Text(".")]
     rubric = nodes.rubric("", f"Redo this chapter {'on your images' if ours else 'with other parameters'}")

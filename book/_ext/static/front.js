@@ -1,7 +1,8 @@
 /* What the theme leaves undone for those who read by keyboard, by ear, or on a phone. */
 (function () {
   // A name that hides the button's visible text cannot be spoken to it.
-  document.querySelectorAll(".search-button-field[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
+  document.querySelectorAll(".search-button-field[aria-label], details.hide > summary[aria-label]")
+    .forEach((e) => e.removeAttribute("aria-label"));
 
   // What scrolls by itself can be reached by keys.
   function reach(element, said) {
