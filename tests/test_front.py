@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from docutils import nodes
+from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book/_ext"))
@@ -101,3 +103,12 @@ def test_an_epub_says_in_words_that_a_picture_moves_and_closes_line_breaks():
     page += [nodes.raw("", text, format="html") for text in ("<div><script>1</script></div>", "a<br>b", "<hr/>")]
     front.still(type("A", (), {"builder": type("B", (), {"name": "epub"})}), page)
     assert [child.astext() for child in page] == ["Here a picture moves in the book's web edition.", "a<br/>b", "<hr/>"]
+
+
+def test_every_work_that_is_cited_is_in_the_bibliography():
+    """The whole file is read: a brace that is not closed would fail here, before the pages are built."""
+    known = parse_file(str(ROOT / "book/references.bib")).entries
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book").glob("*.md"))
+    cited = {key.strip() for keys in re.findall(r"{cite:\w+}`([^`]+)`", pages) for key in keys.split(",")}
+    assert len(cited) > 20
+    assert cited - set(known) == set()

@@ -137,3 +137,10 @@ def test_the_slider_of_a_page_is_a_range_with_a_label_and_a_readout_that_is_read
 def test_the_figure_that_a_page_shows_keeps_its_own_slider_for_a_notebook(slider):
     interactive.offline(slider, "gamma")
     assert len(slider.layout.sliders[0].steps) > 80 and "γ = 0.00" in slider.layout.title.text
+
+
+def test_a_page_has_the_range_input_and_not_plotlys_slider_beside_it(slider):
+    page = interactive.offline(slider, "one").data
+    assert page.count('type="range"') == 1
+    assert '"sliders":[{' not in page
+    assert len(slider.layout.sliders) == 1  # the figure itself keeps it, for a live notebook

@@ -110,8 +110,8 @@ def offline(figure: go.Figure, name: str, label: str = "") -> HTML:
     stops = [[step.args[0], step.args[1]["title.text"], step.args[2]] for step in control.steps]
     data = json.dumps(stops, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     start = control.active or 0
-    bare = go.Figure(figure).update_layout(sliders=[], title=None, height=layout.height - 80)
-    bare.update_layout(margin={"t": 10})
+    bare = go.Figure(figure).update_layout(title=None, height=layout.height - 80, margin={"t": 10})
+    bare.layout.sliders = ()  # pyright: ignore[reportAttributeAccessIssue]  an update would leave the old one in place
     picture = bare.to_html(
         full_html=False,
         include_plotlyjs="../_static/plotly.min.js",
