@@ -27,10 +27,18 @@ KEY = "Dots are means, lines 95 % intervals over n seeds. Right of the rule, or 
 def setup(app):
     app.connect("doctree-read", dress, priority=600)  # after measured.py's box
     app.connect("config-inited", drop_thebe, priority=900)
+    app.connect("html-page-context", unlist)
     app.add_css_file("reading.css")
     app.add_js_file("reading.js", loading_method="defer")
     app.config.html_static_path.append(str(Path(__file__).parent / "static"))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def unlist(app, name, template, context, doctree):
+    """Citations are no list: docutils calls them one, and gives its entries roles that a list may not hold."""
+    context["body"] = context.get("body", "").replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )
 
 
 def drop_thebe(app, config):
