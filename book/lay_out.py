@@ -20,7 +20,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
@@ -151,15 +151,8 @@ def lay_out(name: str, archives: list[Path], to: Path) -> Counter[str]:
         missing = [f for f in wanted.folders if not any(c == f or c.startswith(f"{f}/") for c in counts)]
         if missing:
             raise ValueError(f"no image for {', '.join(missing[:5])}: {name} is laid out from {wanted.source}")
-        whole.chmod(0o777 & ~umask())  # a temporary folder is its owner's alone
         os.rename(whole, to)
     return counts
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def shrink(data: bytes, size: int, told: str) -> bytes:
@@ -192,9 +185,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"source:  {told.source}\nlicence: {told.licence}")
     size = sum(path.stat().st_size for path in given.to.rglob("*.*"))
     print(f"size:    {sum(counts.values())} images, {size / 1e6:.0f} MB, in {given.to}")
-    domains = sorted({c.rsplit("/", 1)[0] if "/" in c else "." for c in counts})
-    for domain in domains:
-        few = [n for c, n in counts.items() if (c.rsplit("/", 1)[0] if "/" in c else ".") == domain]
+    domains: dict[str, list[int]] = {}
+    for place, number in sorted(counts.items()):
+        domains.setdefault(str(PurePosixPath(place).parent), []).append(number)
+    for domain, few in domains.items():
         print(f"{domain}: {len(few)} classes of {min(few)} to {max(few)} images")
     return 0
 

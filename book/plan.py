@@ -16,6 +16,9 @@ import yaml
 # What a chapter calls to read results that are not its own, and which of them it then shows.
 QUOTING = {"record.elsewhere()": "*/{}.json", "load_results()": "*/*.json", "read_worlds()": "*/*.json"}
 
+# As in ftlib.book.record, whose import would load torch before `--help` is shown.
+UNPUBLISHED = ("ci", "local", "mutant")
+
 
 class BookError(Exception):
     """A mistake in a profile, a parameter or a chapter, told in one message."""
@@ -90,7 +93,7 @@ def quoted(book, chapter, profile):
     return {
         f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
         for path in sorted(found)
-        if path.parent.name == profile or path.parent.name not in ("ci", "local")  # which no page shows
+        if path.parent.name == profile or path.parent.name not in UNPUBLISHED
     }
 
 
@@ -112,12 +115,17 @@ def read_defaults(path):
     cells = [c for c in read_source(path).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
         raise BookError(f"{path}: {len(cells)} cells have the tag `parameters`; one is needed")
-    defaults = {}
-    for line in ast.parse(cells[0].source).body:
+    return literals(cells[0].source, path)
+
+
+def literals(source, path):
+    """``{name: value}`` of a cell's NAME = LITERAL lines."""
+    found = {}
+    for line in ast.parse(source).body:
         try:
             match line:
                 case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
-                    defaults[name] = ast.literal_eval(value)
+                    found[name] = ast.literal_eval(value)
                 case _:
                     raise ValueError(line)
         except (TypeError, ValueError):
@@ -125,7 +133,7 @@ def read_defaults(path):
                 f"{path}: `{ast.unparse(line)}` in the parameters cell is not NAME = LITERAL, and would keep its value "
                 "when the parameters change: move it into the next cell"
             ) from None
-    return defaults
+    return found
 
 
 def check_value(value, default, what):

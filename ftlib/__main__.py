@@ -215,15 +215,14 @@ def _text(report: Mapping[str, Any]) -> str:
     return "\n".join([line for line in lines if line] + ([] if report["advised"] else ["γ is not advised"]))
 
 
-def _n(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+def _n(value: float, form: str = ".2f") -> str:
+    return f"{value:{form}}".replace("-", "−")
 
 
 def _change(what: str, a: float | None, b: float | None) -> str:
     if a is None or b is None:
         return ""
-    by = f"{100 * (b - a):+.1f}".replace("-", "−")
-    return f"{what}: {100 * a:.1f} % without γ, {100 * b:.1f} % with it ({by} points)"
+    return f"{what}: {100 * a:.1f} % without γ, {100 * b:.1f} % with it ({_n(100 * (b - a), '+.1f')} points)"
 
 
 def _page(report: Mapping[str, Any], found: Calibrated) -> str:

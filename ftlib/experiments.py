@@ -190,7 +190,7 @@ def grid(
     experiments = {}
     for benchmark in benchmarks:
         for seed in seeds:
-            key = benchmark.rsplit("/", 1)[-1].removeprefix("imagenet:"), seed
+            key = (benchmark.partition(":")[2] or benchmark).rsplit("/", 1)[-1], seed
             if key in experiments:
                 raise ValueError(f"{key[0]!r} with seed {seed} is there twice: name every benchmark and seed once")
             experiments[key] = Experiment(

@@ -51,7 +51,8 @@ def test_a_card_says_where_the_answer_holds_and_where_not(book):
 
 def test_a_claim_that_no_world_has_measured_gives_no_sentence(book):
     clauses = {id: {"holds": "they lose", "fails": "they gain"} for id in ("absent-drop", "unheard-of")}
-    assert front.sentences(book, clauses) == ["They lose in drawn characters; they gain in Office-31."]
+    claims = front.claims_in(front.read_worlds(book / "results"))
+    assert front.sentences(clauses, claims) == ["They lose in drawn characters; they gain in Office-31."]
 
 
 def test_what_fails_are_the_papers_findings_by_world(book):

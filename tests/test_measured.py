@@ -3,10 +3,13 @@
 import hashlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from ftlib.book.record import UNPUBLISHED
 
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("measured", ROOT / "book/_ext/measured.py")
@@ -108,3 +111,7 @@ def test_a_page_that_quotes_nobody_is_held_against_its_own_results_alone(page):
     (page.parent / "results/tiny/01-one.json").write_text("4")
     (fault,) = measured.find_faults(page)
     assert fault.startswith("it is older than the results that it quotes: tiny/01-one.json has changed; run")
+
+
+def test_the_runner_and_the_pages_leave_out_the_same_profiles():
+    assert sys.modules["plan"].UNPUBLISHED == UNPUBLISHED

@@ -12,6 +12,7 @@
 """
 
 import base64
+import html
 import importlib.metadata
 import io
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
-from ftlib.book.worlds import answer, claims_in, read_worlds
+from ftlib.book.worlds import claims_in, read_worlds, sentences
 from measured import notebook_paths, read
 from PIL import Image
 from sphinx import addnodes
@@ -54,16 +55,8 @@ def setup(app):
 def answers(book):
     """Chapter to the sentences that its claims' verdicts choose (answers.yml)."""
     told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8"))
-    return {chapter: said for chapter, of in told.items() if (said := sentences(book, of))}
-
-
-def sentences(book, clauses):
-    """A sentence for each claim that was measured, of ``{id: {holds, fails}}``."""
-    worlds = read_worlds(book / "results")
-    claims = claims_in(worlds)
-    measured = {id: claims[id] for id in clauses if id in claims}
-    every = [world for world in worlds if any(world in claim for claim in measured.values())]
-    return [answer(found, clauses[id]["holds"], clauses[id]["fails"], every) for id, found in measured.items()]
+    claims = claims_in(read_worlds(book / "results"))
+    return {chapter: said for chapter, of in told.items() if (said := sentences(of, claims))}
 
 
 def failing(book):
@@ -142,7 +135,8 @@ class Verdicts(Front):
     has_content = True
 
     def run(self):
-        return [nodes.paragraph("", " ".join(sentences(self.book, yaml.safe_load("\n".join(self.content)))))]
+        clauses, claims = yaml.safe_load("\n".join(self.content)), claims_in(read_worlds(self.book / "results"))
+        return [nodes.paragraph("", " ".join(sentences(clauses, claims)))]
 
 
 class Fails(Front):
@@ -192,7 +186,7 @@ def describe(app, page, template, context, doctree):
     """A description and a picture for search engines and those who share the page."""
     said = next((p.astext() for p in doctree.findall(nodes.paragraph) if len(p.astext()) > 60), "") if doctree else ""
     said = " ".join((said or DESCRIPTION).split())
-    said = (said if len(said) <= 200 else said[:197].rsplit(" ", 1)[0] + " …").replace('"', "&quot;")
+    said = html.escape(said if len(said) <= 200 else said[:197].rsplit(" ", 1)[0] + " …")
     title = re.sub(r"<[^>]+>", "", context.get("title", app.config.html_title or ""))
     address = os.environ.get("BOOK_URL", "").rstrip("/")
     tags = {"og:type": "article", "og:title": title, "og:description": said, "og:site_name": app.config.project}

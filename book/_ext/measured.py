@@ -10,7 +10,6 @@
 * plotly.min.js and MathJax are copied from the installed packages, so that the book opens from disk, offline.
 """
 
-import ast
 import hashlib
 import html
 import importlib.metadata
@@ -29,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from plan import quoted  # noqa: E402
+from plan import literals, quoted  # noqa: E402
 
 
 def setup(app):
@@ -114,7 +113,7 @@ def insert_box(app, doctree):
     for world, chapters in read_worlds(Path(app.srcdir, "book", "results")).items():
         if world != own and path.stem in chapters:
             others[f"In {world}"] = ", ".join(protocol(chapters[path.stem]["provenance"]))
-    line = [*protocol(parameters(notebook)), f"{duration(run['seconds'])} on {short(run['device'])}"]
+    line = [*protocol(parameters(notebook, path)), f"{duration(run['seconds'])} on {short(run['device'])}"]
     line.insert(0, f"In {own}" if len(line) > 1 else "Executed")
     table = "".join(
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
@@ -138,14 +137,12 @@ def protocol(told):
         yield ", ".join(words)
 
 
-def parameters(notebook):
+def parameters(notebook, path):
     """``{name: value}`` as the chapter was executed."""
     found = {}
     for cell in notebook["cells"]:
         if {"parameters", "injected-parameters"} & {*cell["metadata"].get("tags", ())}:
-            for line in ast.parse("".join(cell["source"])).body:
-                if isinstance(line, ast.Assign):
-                    found[ast.unparse(line.targets[0])] = ast.literal_eval(line.value)
+            found |= literals("".join(cell["source"]), path)
     return found
 
 

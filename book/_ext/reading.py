@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from docutils import nodes
 from ftlib.book.claims import PAPER
-from ftlib.book.worlds import answer, claims_in, panel, read_worlds
+from ftlib.book.worlds import claims_in, measured_in, panel, read_worlds, sentences
 from sphinx import addnodes
 
 SCORECARD = "15-scorecard"
@@ -80,13 +80,10 @@ def is_glued(paragraph):
 def first_screen(told, claims):
     """The answer in as many sentences as it has claims, and a panel for each of them."""
     found = {id: claims[id] for id in told if id in claims}
-    every = list(
-        dict.fromkeys(world for of in claims.values() for world in of if any(world in f for f in found.values()))
-    )
     if not found:
         return
-    sentences = [answer(of, told[id]["holds"], told[id]["fails"], every) for id, of in found.items()]
-    yield nodes.paragraph("", " ".join(sentences), classes=["answer"])
+    every = measured_in(found.values(), claims)
+    yield nodes.paragraph("", " ".join(sentences(told, claims)), classes=["answer"])
     panels = ""
     for id, of in found.items():
         unit = next(iter(of.values())).unit

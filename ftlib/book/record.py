@@ -17,6 +17,8 @@ from ftlib.store import versions, write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UNPUBLISHED = ("ci", "local", "mutant")  # profiles of tests and trials, which no page shows
+
 
 class Record:
     """The claims and values of one chapter, for ``<root>/<profile>/<chapter>.json``.
@@ -82,7 +84,7 @@ class Record:
         return {
             profile: chapters[self.chapter]["values"]
             for profile, chapters in load_results(self.root).items()
-            if profile not in (self.profile, "ci", "local") and self.chapter in chapters
+            if profile not in (self.profile, *UNPUBLISHED) and self.chapter in chapters
         }
 
     def picture(self, figure: Figure, name: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.book.claims import SYMBOLS, Claim
-from ftlib.book.record import load_results
+from ftlib.book.record import UNPUBLISHED, load_results
 
 # As pages name and order them; a world that is not here follows under the name of its profile.
 NAMES = {
@@ -25,7 +25,6 @@ NAMES = {
     "study": "drawn characters, twelve pairs",
     "gpu": "drawn characters, GPU",
 }
-UNPUBLISHED = ("ci", "local", "mutant")  # tests and trials are no experiments
 WORDS = {
     "replicates": "holds",
     "contradicts": "contradicted",
@@ -88,6 +87,19 @@ def answer(found: Mapping[str, Claim], holds: str, fails: str, every: Iterable[s
         told["reported"] = f"{'' if told else f'whether {holds} '}is not judged in {listing(by['reported'], every)}"
     sentence = "; ".join(told.values())
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def measured_in(found: Iterable[Mapping[str, Claim]], claims: Mapping[str, Mapping[str, Claim]]) -> list[str]:
+    """The worlds, in the order of pages, in which one of the claims ``found`` among all was measured."""
+    measured = {world for of in found for world in of}
+    return [world for world in dict.fromkeys(w for of in claims.values() for w in of) if world in measured]
+
+
+def sentences(clauses: Mapping[str, Mapping[str, str]], claims: Mapping[str, Mapping[str, Claim]]) -> list[str]:
+    """A sentence for each claim that was measured, of ``{id: {holds, fails}}``."""
+    found = {id: claims[id] for id in clauses if id in claims}
+    every = measured_in(found.values(), claims)
+    return [answer(of, clauses[id]["holds"], clauses[id]["fails"], every) for id, of in found.items()]
 
 
 def spoken(claim: Claim) -> str:
