@@ -100,7 +100,7 @@ def test_a_plan_shares_what_the_study_has_unless_it_is_given(tmp_path, monkeypat
     assert (experiment.backbone, experiment.recipe.lr, experiment.seed) == ("test_resnet", 0.5, 7)
 
 
-def test_settings_are_tried_on_the_spare_seed_with_images_held_out(tmp_path, monkeypatch):
+def test_settings_are_tried_on_the_spare_seeds_with_images_held_out(tmp_path, monkeypatch):
     asked = {}
 
     def computed(plans):
@@ -114,8 +114,8 @@ def test_settings_are_tried_on_the_spare_seed_with_images_held_out(tmp_path, mon
 
     monkeypatch.setattr("ftlib.book.study.sweep", computed)
     settings = {rate: {"recipe": {"lr": rate}} for rate in (0.01, 0.5)}
-    tried = study(tmp_path, monkeypatch).tune(settings, 1000)
-    assert {e.seed for of in asked.values() for e in of.values()} == {1000}
+    tried = study(tmp_path, monkeypatch).tune(settings, [1000, 1001])
+    assert {e.seed for of in asked.values() for e in of.values()} == {1000, 1001}
     assert all(e.options["holdout"] == 0.2 for of in asked.values() for e in of.values())
     assert tried.held_out.idxmax() == 0.01 and tried.oracle.tolist() == [1, 1]  # γ* brings the absent images back
 
@@ -196,7 +196,7 @@ def test_the_setting_with_the_best_held_out_accuracy_is_chosen_and_a_single_one_
         "tried": [{"method": "masked", "recipe": {"lr": lr}} for lr in (0.1, 0.03, 0.01)],
         "alone": [{"method": "finetune"}],
     }
-    chosen, scores = study(tmp_path, monkeypatch, benchmarks=["glyphs/a-b", "glyphs/a-c"]).choose(settings, 77)
+    chosen, scores = study(tmp_path, monkeypatch, benchmarks=["glyphs/a-b", "glyphs/a-c"]).choose(settings, [77])
     assert chosen == {"tried": settings["tried"][1], "alone": settings["alone"][0]}
     assert list(scores.index) == [("tried", 0), ("tried", 1), ("tried", 2)]
     assert {(e.method, e.benchmark, e.seed, e.options["holdout"]) for e in asked} == {("masked", "glyphs/a-b", 77, 0.2)}

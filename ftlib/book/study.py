@@ -100,14 +100,14 @@ class Study:
     def runs(self, method: str, **own: Any) -> Runs:
         return self.sweep({method: self.plan(method, **own)})[method]
 
-    def tune(self, settings: Mapping[Any, Mapping[str, Any]], seed: int, **own: Any) -> pd.DataFrame:
-        """Settings tried on a seed that no result comes from: a row a setting, means over the pairs.
+    def tune(self, settings: Mapping[Any, Mapping[str, Any]], seeds: Sequence[int], **own: Any) -> pd.DataFrame:
+        """Settings tried on seeds that no result comes from: a row a setting, means over the pairs and these seeds.
 
         ``settings`` are what `plan` takes, such as {"recipe": {"lr": 0.1}}, by default of fine-tuning. ``held_out`` is
         Acc_{S/Y} on images that are kept out of training, which anyone has; ``oracle`` is Acc_{Y/Y} with γ* on the test
         images, a luxury. A setting that diverged has no row.
         """
-        how: dict[str, Any] = {"method": "finetune", "seeds": [seed]} | own
+        how: dict[str, Any] = {"method": "finetune", "seeds": seeds} | own
         plans = {}
         for name, values in settings.items():
             values = {**how, **values}
@@ -118,14 +118,14 @@ class Study:
         return pd.DataFrame(tried, index=["held_out", "oracle"]).T
 
     def choose(
-        self, settings: Mapping[str, Sequence[Mapping[str, Any]]], seed: int
+        self, settings: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int]
     ) -> tuple[dict[str, Mapping[str, Any]], pd.DataFrame]:
         """Under each name the setting with the best ``held_out`` of `tune`, and its table: rows (name, number).
 
         All are tried on the first pair alone; where there is only one setting, nothing is tried.
         """
         tried = {(name, i): how for name, of in settings.items() if len(of) > 1 for i, how in enumerate(of)}
-        scores = self.tune(tried, seed, benchmarks=self.benchmarks[:1])
+        scores = self.tune(tried, seeds, benchmarks=self.benchmarks[:1])
         held_out = scores.held_out
         best = {name: max(range(len(of)), key=lambda i: held_out.get((name, i), 0)) for name, of in settings.items()}
         return {name: settings[name][i] for name, i in best.items()}, scores
