@@ -1,7 +1,7 @@
 """Execute chapters of the book with papermill, strictly: a chapter is executed whole or reported, never in between.
 
     python book/execute.py                                       every chapter, profile cpu, into _build/site
-    python book/execute.py --profile office31 --chapters 02 04   some chapters, other parameters (book/profiles/)
+    python book/execute.py --profile office31 --chapters 03 05   some chapters, other parameters (book/profiles/)
     python book/execute.py -p 'seeds=[0, 1]' -p lr=0.1           parameters by hand, in place of the profile's
     python book/execute.py --publish                             ... then copy notebooks and results into book/
     python book/execute.py --profile ci --prepare DIR            parameters into the committed notebooks, nothing run
@@ -47,7 +47,7 @@ from plan import BookError, describe, quoted, read_plan, read_source  # noqa: E4
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-LAST = ("15-scorecard",)  # reads what the others have measured, so it runs when they are done
+LAST = ("16-scorecard",)  # reads what the others have measured, so it runs when they are done
 
 
 def main(argv=None):

@@ -249,7 +249,7 @@ def test_a_label_outside_the_head_is_refused():
 
 
 def test_training_moves_absent_rows_along_the_predicted_step():
-    """What chapter 6 derives: on features that are not negative, absent rows leave together, along the first step."""
+    """What chapter 9 derives: on features that are not negative, absent rows leave together, along the first step."""
     features, labels = draws(200, 30).abs(), torch.arange(200) % 4
     head = torch.nn.Linear(30, 8, dtype=torch.float64)
     start = head.weight.detach().clone()

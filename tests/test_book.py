@@ -130,18 +130,18 @@ def test_a_rerun_is_a_sample_of_what_was_published(path, rerun):
 MUTANTS = {
     "γ with the wrong sign": (
         "from ftlib.metrics import Curve; best = Curve.best_gamma; Curve.best_gamma = lambda *a, **k: -best(*a, **k)",
-        {"04-the-logit-gap": ["threshold-shifts", "absent-better-than-before"]},
+        {"05-the-logit-gap": ["threshold-shifts", "absent-better-than-before"]},
     ),
     "NCM from the wrong features": (
         "import ftlib.runs as r; right = r.Run.train.func\n"
         "wrong = lambda run: right(run)._replace(features=right(run).features.flip(1))\n"
         "r.Run.train = property(lambda run: (wrong if run.spec['method'] == 'finetune' else right)(run))",
-        {"03-the-features-improve": ["ncm-absent-gain", "ncm-seen-gain"]},
+        {"04-the-features-improve": ["ncm-absent-gain", "ncm-seen-gain"]},
     ),
     "absent rows trained": (
         "import ftlib.methods as m; adapt = m.adapt\n"
         "m.adapt = lambda task, model, images, **how: adapt(task, model, task.domain.train, **how)",
-        {"02-what-breaks": ["absent-drop", "absent-taken-by-seen"]},
+        {"03-what-breaks": ["absent-drop", "absent-taken-by-seen"]},
     ),
 }
 

@@ -37,15 +37,15 @@ def book(tmp_path):
         folder = tmp_path / "results" / world
         folder.mkdir(parents=True)
         claims = [claim("absent-drop", verdict, "They lose"), claim("own-idea", "contradicts")]
-        record = {"chapter": "02-what-breaks", "claims": claims, "values": {}, "provenance": {}}
-        (folder / "02-what-breaks.json").write_text(json.dumps(record), encoding="utf-8")
-    told = "02-what-breaks: {absent-drop: {effect: loss, holds: they lose, fails: they gain}}\n"
+        record = {"chapter": "03-what-breaks", "claims": claims, "values": {}, "provenance": {}}
+        (folder / "03-what-breaks.json").write_text(json.dumps(record), encoding="utf-8")
+    told = "03-what-breaks: {absent-drop: {effect: loss, holds: they lose, fails: they gain}}\n"
     (tmp_path / "answers.yml").write_text(told, encoding="utf-8")
     return tmp_path
 
 
 def test_a_card_says_where_the_answer_holds_and_where_not(book):
-    assert front.answers(book) == {"02-what-breaks": ["They lose in drawn characters; they gain in Office-31."]}
+    assert front.answers(book) == {"03-what-breaks": ["They lose in drawn characters; they gain in Office-31."]}
     assert front.lead(book) == "* They lose in drawn characters; they gain in Office-31."
 
 
@@ -74,7 +74,7 @@ def test_every_word_of_the_glossary_has_a_meaning_in_plain_text():
 
 
 class Env:
-    docname = "book/02-what-breaks"
+    docname = "book/03-what-breaks"
 
     def note_dependency(self, path):
         pass

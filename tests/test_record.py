@@ -22,7 +22,7 @@ def seeds(*values):
 
 
 def a_record(root, profile="ci"):
-    record = Record("02-what-breaks", profile, root=root)
+    record = Record("03-what-breaks", profile, root=root)
     record.check("absent-drop", "It falls.", seeds(1 / 3, 2 / 3))
     record.values["accuracy"] = np.float32(0.1)
     return record
@@ -33,9 +33,9 @@ def test_a_record_is_small_sorted_and_complete(tmp_path):
     path = a_record(tmp_path).save(runs, seeds=[0, 1])
     text = path.read_text()
     content = json.loads(text)
-    assert path == tmp_path / "ci" / "02-what-breaks.json" and text.endswith("}\n")
+    assert path == tmp_path / "ci" / "03-what-breaks.json" and text.endswith("}\n")
     assert text == json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    assert (content["chapter"], content["profile"]) == ("02-what-breaks", "ci")
+    assert (content["chapter"], content["profile"]) == ("03-what-breaks", "ci")
     assert content["claims"][0]["effects"][0] == {"effect": 0.333333, "of": "seed 0"}
     assert content["values"] == {"accuracy": 0.1}
     provenance = content["provenance"]
@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_the_old_file_intact(tmp_path, monkeypatch, step):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match=r"02-what-breaks\.json.*No space left.*untouched") as error:
+    with pytest.raises(OSError, match=r"03-what-breaks\.json.*No space left.*untouched") as error:
         record.save()
     assert error.value.errno == 28 and path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
@@ -92,7 +92,7 @@ def test_of_two_runs_of_a_chapter_at_a_time_the_second_to_end_is_an_error_and_ov
     first, second = a_record(tmp_path, "local"), a_record(tmp_path, "local")
     before = first.save().read_bytes()
     second.values["accuracy"] = 0.9
-    with pytest.raises(FileExistsError, match=r"02-what-breaks\.json was written by another run .* than 'local'"):
+    with pytest.raises(FileExistsError, match=r"03-what-breaks\.json was written by another run .* than 'local'"):
         second.save()
     assert first.path.read_bytes() == before
 
@@ -103,22 +103,22 @@ def test_a_run_may_save_twice_and_replaces_what_was_there_when_it_began(tmp_path
     record.save()
     record.values["accuracy"] = 0.9
     record.save()
-    assert load_results(tmp_path)["ci"]["02-what-breaks"]["values"]["accuracy"] == 0.9
+    assert load_results(tmp_path)["ci"]["03-what-breaks"]["values"]["accuracy"] == 0.9
 
 
 def test_results_are_loaded_by_profile_and_chapter(tmp_path):
     a_record(tmp_path, "ci").save()
     a_record(tmp_path, "cpu").save()
     results = load_results(tmp_path)
-    assert {p: list(chapters) for p, chapters in results.items()} == {p: ["02-what-breaks"] for p in ("ci", "cpu")}
-    assert Claim.from_json(results["ci"]["02-what-breaks"]["claims"][0]).verdict == "inconclusive"
+    assert {p: list(chapters) for p, chapters in results.items()} == {p: ["03-what-breaks"] for p in ("ci", "cpu")}
+    assert Claim.from_json(results["ci"]["03-what-breaks"]["claims"][0]).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize("damage", [b'{"chapter": ', b"\xff\xfe"])
 def test_a_damaged_result_is_named(tmp_path, damage):
     path = a_record(tmp_path).save()
     path.write_bytes(damage)
-    with pytest.raises(ValueError, match=r"02-what-breaks\.json is damaged.*execute chapter 02-what-breaks again"):
+    with pytest.raises(ValueError, match=r"03-what-breaks\.json is damaged.*execute chapter 03-what-breaks again"):
         load_results(tmp_path)
 
 

@@ -47,7 +47,7 @@ def test_all_worlds_are_said_only_where_no_world_of_the_page_is_left_out():
 
 def test_worlds_are_named_and_ordered_and_tests_are_none(tmp_path):
     for profile in ("office31", "a-new-one", "digits", "cpu", "ci", "local"):
-        record = Record("02-what-breaks", profile, root=tmp_path)
+        record = Record("03-what-breaks", profile, root=tmp_path)
         record.check("absent-drop", "It falls.", {"seed 0": 1.0, "seed 1": 2.0})
         record.save()
     worlds = read_worlds(tmp_path)

@@ -29,7 +29,7 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
-LEAD = ("02-what-breaks", "03-the-features-improve", "04-the-logit-gap", "05-repair")
+LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-repair")
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
 WIDTH = 480  # pixels of a card's picture
@@ -90,7 +90,7 @@ class Front(SphinxDirective):
 
 
 class Slider(Front):
-    """``{slider} 04-the-logit-gap gamma-slider``"""
+    """``{slider} 05-the-logit-gap gamma-slider``"""
 
     required_arguments = 2
 

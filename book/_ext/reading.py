@@ -19,7 +19,7 @@ from ftlib.book.claims import PAPER
 from ftlib.book.worlds import claims_in, measured_in, panel, read_worlds, sentences
 from sphinx import addnodes
 
-SCORECARD = "15-scorecard"
+SCORECARD = "16-scorecard"
 WORDS = {"replicates": "hold", "contradicts": "contradicted", "inconclusive": "cannot tell"}
 KEY = "Dots are means, lines 95 % intervals over n seeds. Right of the rule, or of a dashed one, the finding holds."
 

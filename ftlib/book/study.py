@@ -1,6 +1,6 @@
 """A chapter's runs, measured into one table: (pair, seed) × measures, whose columns become claims, tables and figures.
 
-study = Study("02-what-breaks", profile, benchmarks, seeds, backbone=backbone)
+study = Study("03-what-breaks", profile, benchmarks, seeds, backbone=backbone)
 before, after = study.runs("pretrained"), study.runs("finetune", recipe=recipe)
 change = after.measure(accuracies) - before.measure(accuracies)
 study.check("absent-drop", "Fine-tuning on S lowers the accuracy on U", -100 * change.uy)
