@@ -56,7 +56,8 @@ LEFT = {  # a module to all that it may import, besides what those may
     "recommend": ("calibration",),
     "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
-    "benchmarks": ("core", "store"), "store": ("core",), "runs": ("store", "models"), "pools": ("store",),
+    "clip": (), "benchmarks": ("core", "store", "clip"), "store": ("core",),
+    "runs": ("store", "models"), "pools": ("store",),
     "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "runs", "sweeps"),
 }  # fmt: skip
 

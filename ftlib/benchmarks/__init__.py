@@ -4,19 +4,24 @@
     load("digits/mnist-scan")             handwritten digits: MNIST's and scikit-learn's
     load("folder:ROOT/SOURCE-TARGET")     ROOT/<domain>/<class>/*.jpg, as Office-31 and its kin are laid out
     load("imagenet:ROOT")                 ROOT/<wnid>/*.jpg, for a classifier that brings ImageNet's own head
+    load("officehome/Art-Product")        Office-Home, by the paper's lists and seen classes
+    load("vtab/dtd")                      a set of VTAB, for a classifier whose head are CLIP's embeddings of the names
+    load("iwildcam/top-1")                a camera trap of iWildCam against all others
 
 A family is a module with ``load_domain(name, seed, role, **options)`` and ``split_pair(pair)``. Every family takes the
-options of a pair for a single domain too, so that a source can be pre-trained on without its target. `imagenet` has no
-pairs: its head is given, and there is a target alone.
+options of a pair for a single domain too, so that a source can be pre-trained on without its target. Those of `GIVEN`
+have no pairs: the head is given, and there is a target alone. Files are told by ``listings``, or by ``find``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +29,7 @@ import torch
 
 from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 
-from . import digits, drawing, folder, glyphs, imagenet
+from . import digits, drawing, folder, glyphs, imagenet, iwildcam, officehome, published, vtab
 from .imagenet import LISTS, list_file
 
 __all__ = [
@@ -33,7 +38,11 @@ __all__ = [
     "modules_of", "source_of",
 ]  # fmt: skip
 
-FAMILIES: dict[str, ModuleType] = {"glyphs/": glyphs, "digits/": digits, "folder:": folder, "imagenet:": imagenet}
+FAMILIES: dict[str, ModuleType] = {
+    "glyphs/": glyphs, "digits/": digits, "folder:": folder, "imagenet:": imagenet,
+    "officehome/": officehome, "vtab/": vtab, "iwildcam/": iwildcam,
+}  # fmt: skip
+GIVEN = {"imagenet:": "ImageNet", "vtab/": "CLIP"}  # what the classifier has learnt, where there is no source
 # Options that leave the source domain as it is.
 OF_TARGET = ("seen", "tail", "target_per_class", "stay", "other", "stay_of")
 _drawn: dict[tuple[Any, ...], Domain] = {}  # the last one: many runs of a sweep ask for the same images in a row
@@ -47,13 +56,13 @@ def load(
     Parameters
     ----------
     name : str
-        ``glyphs/SOURCE-TARGET``, ``digits/SOURCE-TARGET``, ``folder:ROOT/SOURCE-TARGET`` or ``imagenet:ROOT``, of
-        which ``source`` and ``source_test`` are empty.
+        ``glyphs/SOURCE-TARGET``, ``digits/SOURCE-TARGET``, ``folder:ROOT/SOURCE-TARGET``, ``officehome/SOURCE-TARGET``,
+        ``iwildcam/LOCATION``; or ``imagenet:ROOT``, ``vtab/SET``, of which ``source`` and ``source_test`` are empty.
     seed : int
         Of the images that are drawn, their split into training and test, and the choice of the seen classes, which
         is the same for all pairs of as many classes.
     seen : int or sequence of int, optional
-        Number of seen classes, or their ids. Default: half of them, rounded down.
+        Number of seen classes, or their ids. Default: half of them, rounded down; of Office-Home the paper's.
     tail : float
         How many times fewer training images of the target the last seen class keeps than the first. In between the
         number falls geometrically; two are left at least, and absent classes keep theirs.
@@ -87,9 +96,9 @@ def load_target(
     family, rest = _family(name)
     if isinstance(tail, bool) or not isinstance(tail, int | float) or not tail >= 1:
         raise ValueError(f"tail={tail!r}: expected 1 or more, how many times fewer images the last seen class keeps")
-    if family is imagenet:
+    if not has_source(name):
         target = _load(family, rest, seed, "target", options)
-        split = imagenet.split(target, seed, seen)
+        split = published.split_shown(target, seed, seen)
     else:
         source_name, target_name = family.split_pair(rest)
         if family is folder:
@@ -97,7 +106,12 @@ def load_target(
         if options.get("stay") or options.get("other"):
             options["pair"] = source_name, seen
         target = _load(family, target_name, seed, "target", options)
-        split = split_classes(len(target.class_names), seed, seen)
+        if family is officehome:
+            split = officehome.split(source_name, seed, seen)
+        elif family is iwildcam:  # of its classes a location shows few
+            split = published.split_shown(target, seed, seen)
+        else:
+            split = split_classes(len(target.class_names), seed, seen)
     return (replace(target, train=_long_tail(target.train, split.seen, tail)) if tail > 1 else target), split
 
 
@@ -107,20 +121,21 @@ def source_of(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any
     Where there is no source, the target stands in, on which a model with its own head is left as it is.
     """
     family, rest = _family(name)
-    own = rest if family is imagenet else family.split_pair(rest)[0]
+    own = family.split_pair(rest)[0] if has_source(name) else rest
     return name.removesuffix(rest) + own, {k: v for k, v in options.items() if k not in OF_TARGET}
 
 
 def has_source(name: str) -> bool:
     """Whether there are images to pre-train on; else the classifier comes with a head of its own."""
-    return not name.startswith("imagenet:")
+    return not name.startswith(tuple(GIVEN))
 
 
 def domain_names(name: str) -> tuple[str, str]:
     """The two domains of a pair, without family and folder: ("print", "neon"); ("ImageNet", …) if it has no source."""
     family, rest = _family(name)
-    if family is imagenet:
-        return "ImageNet", rest.rstrip("/").rpartition("/")[2]
+    for prefix, learnt in GIVEN.items():
+        if name.startswith(prefix):
+            return learnt, rest.rstrip("/").rpartition("/")[2]
     source, target = (part.rsplit("/", 1)[-1] for part in family.split_pair(rest))
     return source, target
 
@@ -133,7 +148,9 @@ def identity(name: str) -> str:
     FileNotFoundError
         The images are not here.
     """
-    return "+".join(folder.identity(listed) for listed in _listings(name))
+    listed, lists = _files(name)
+    texts = [hashlib.sha256(path.read_bytes()).hexdigest()[:20] for path in lists]
+    return "+".join([*map(folder.identity, listed), *texts])
 
 
 def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) -> dict[str, int]:
@@ -144,7 +161,7 @@ def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) 
     counts: dict[str, int] = {}
     with suppress(FileNotFoundError):
         names = [names] if isinstance(names, str) else names
-        for listed in {listed.folder: listed for name in names for listed in _listings(name)}.values():
+        for listed in {listed.key: listed for name in names for listed in _files(name)[0]}.values():
             for why, which in folder.left_out(listed, (data or {}).get("size", folder.SIZE)).items():
                 counts[why] = counts.get(why, 0) + len(which)
     counts.pop(folder.POOLED, None)
@@ -154,12 +171,20 @@ def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) 
 def modules_of(name: str) -> tuple[ModuleType, ...]:
     """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
-    return {glyphs: (glyphs, drawing), imagenet: (imagenet, folder)}.get(family, (family,))
+    beside = {glyphs: (drawing,), digits: (), folder: (), vtab: (published, folder, vtab.CLASSIFIER)}
+    return (family, *beside.get(family, (published, folder)))
 
 
-def _listings(name: str) -> tuple[folder.Listing, ...]:
+def _files(name: str) -> tuple[list[folder.Listing], list[Path]]:
+    """The files of a domain, or of both in a pair, and the lists that say what they are; nothing where all is drawn."""
     family, rest = _family(name)
-    return folder.listings(rest) if family is folder else (imagenet.listing(rest),) if family is imagenet else ()
+    if hasattr(family, "find"):
+        parts: tuple[str, ...] = (rest,)
+        with suppress(ValueError, AttributeError):  # it is one domain alone
+            parts = family.split_pair(rest)
+        found = [family.find(part) for part in parts]
+        return [of.listing for of in found], [path for of in found for path in of.lists]
+    return ([*family.listings(rest)] if hasattr(family, "listings") else []), []
 
 
 def _long_tail(images: ImageSet, classes: Sequence[int], tail: float) -> ImageSet:
@@ -175,7 +200,8 @@ def _family(name: str) -> tuple[ModuleType, str]:
         if isinstance(name, str) and name.startswith(prefix):
             return family, name.removeprefix(prefix)
     raise ValueError(
-        f"unknown benchmark {name!r}: expected glyphs/…, digits/… or folder:ROOT/… with SOURCE-TARGET, or imagenet:ROOT"
+        f"unknown benchmark {name!r}: expected glyphs/…, digits/…, officehome/… or folder:ROOT/… with SOURCE-TARGET, "
+        "imagenet:ROOT, vtab/SET or iwildcam/LOCATION"
     )
 
 
@@ -183,7 +209,7 @@ def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[
     known = [p.name for p in inspect.signature(family.load_domain).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"unknown option {', '.join(unknown)}: this benchmark takes seen, tail, {', '.join(known)}")
-    if family in (folder, imagenet):  # its files may have changed since
+    if family not in (glyphs, digits):  # its files may have changed since
         return family.load_domain(name, seed, role, **options)
     asked = (family, name, seed, role, repr(sorted(options.items())))
     domain = _drawn.get(asked)

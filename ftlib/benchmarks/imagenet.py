@@ -6,16 +6,15 @@ is a column of that head; Y are the classes that ROOT holds, and the other colum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
-from ftlib.core import ClassSplit, Domain, ImageSet, class_ids, find_data, seeded, split_classes, split_images, whole
+from ftlib.core import Domain, ImageSet, find_data, seeded, split_images, whole
 
-from . import folder
+from . import folder, published
 
 LISTS = ("train_list", "test_list")  # options that name files of their own
 
@@ -57,7 +56,7 @@ def load_domain(
         sides = _published(found, left, train_list, test_list)
     else:
         rng = seeded(seed, "imagenet", found.folder.name, "split")
-        kept = _at_most(labels, per_class, rng)
+        kept = published.at_most(labels, per_class, rng)
         try:
             sides = split_images(labels[kept], prints[kept], train_fraction, rng, found.class_names)
         except ValueError as error:
@@ -68,16 +67,9 @@ def load_domain(
     return Domain(tuple(_columns()), *parts)
 
 
-def split(domain: Domain, seed: int = 0, seen: int | Sequence[int] | None = None) -> ClassSplit:
-    """Seen and absent classes among those that the images show, as `ftlib.core.split_classes` draws them."""
-    shown = sorted({*domain.train.labels.tolist(), *domain.test.labels.tolist()})
-    if not isinstance(seen, Sequence):
-        drawn = split_classes(len(shown), seed, seen)
-        return ClassSplit([shown[i] for i in drawn.seen], [shown[i] for i in drawn.absent])
-    seen = class_ids(seen, len(domain.class_names), "seen classes")
-    if others := sorted(set(seen) - set(shown)):
-        raise ValueError(f"seen classes {others}: there are images of {len(shown)} other columns, not of these")
-    return ClassSplit(seen, set(shown) - set(seen))
+def listings(name: str) -> tuple[folder.Listing, ...]:
+    """The files of ROOT, as `listing` has them."""
+    return (listing(name),)
 
 
 def listing(name: str) -> folder.Listing:
@@ -109,15 +101,6 @@ def _columns() -> dict[str, int]:
     return {wnid: column for column, wnid in enumerate(ImageNetInfo().label_names())}
 
 
-def _at_most(labels: np.ndarray, per_class: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Ascending positions [.] of at most ``per_class`` images of each class."""
-    if per_class is None:
-        return np.arange(len(labels))
-    whole("per_class", per_class, 2)
-    members = (rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels))
-    return np.sort(np.concatenate([of[:per_class] for of in members]))
-
-
 def _published(found: folder.Listing, left: folder.LeftOut, *names: str) -> tuple[np.ndarray, ...]:
     """Positions, among the images that could be decoded, of those that each list names."""
     bad = {path for paths in left.values() for path in paths}
@@ -126,25 +109,18 @@ def _published(found: folder.Listing, left: folder.LeftOut, *names: str) -> tupl
     sides, shown = [], []
     for name in names:
         try:
-            lines = list_file(name).read_text(encoding="utf-8").splitlines()
+            rows = published.read_list(list_file(name))
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{name} is no text: expected PATH COLUMN in each line") from None
         side, missing = [], []
-        for number, line in enumerate(lines, 1):
-            path, _, column = line.strip().rpartition(" ")
-            if not line.strip():
-                continue
-            if not path or not column.isdecimal():
-                raise ValueError(f"{name}, line {number}: {line!r}, expected PATH COLUMN")
-            parts = PurePosixPath(path.strip()).parts
+        for number, path, column in rows:
+            parts = PurePosixPath(path).parts
             tails = ("/".join(parts[i:]) for i in range(len(parts)))
             at = next((position[tail] for tail in tails if tail in position), None)
             if at is None:
-                missing.append(path.strip())
+                missing.append(path)
                 continue
-            if (own := _columns()[wnid := found.class_names[files[at][1]]]) != int(column):
+            if (own := _columns()[wnid := found.class_names[files[at][1]]]) != column:
                 raise ValueError(
                     f"{name}, line {number}: column {column} for {wnid}, which is column {own} of ImageNet"
                 )
