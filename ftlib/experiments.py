@@ -190,7 +190,7 @@ def grid(
     experiments = {}
     for benchmark in benchmarks:
         for seed in seeds:
-            key = (benchmark.partition(":")[2] or benchmark).rsplit("/", 1)[-1], seed
+            key = pair_of(benchmark), seed
             if key in experiments:
                 raise ValueError(f"{key[0]!r} with seed {seed} is there twice: name every benchmark and seed once")
             experiments[key] = Experiment(
@@ -202,6 +202,11 @@ def grid(
                 **common,
             )
     return experiments
+
+
+def pair_of(benchmark: str) -> str:
+    """A benchmark's name as tables have it: "print-neon" of "glyphs/print-neon", "photos" of "imagenet:data/photos"."""
+    return (benchmark.partition(":")[2] or benchmark).rsplit("/", 1)[-1]
 
 
 @overload

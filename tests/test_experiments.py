@@ -21,7 +21,7 @@ from PIL import Image
 from ftlib import benchmarks, core, experiments, models, training
 from ftlib import store as store_module
 from ftlib.benchmarks import drawing, glyphs
-from ftlib.experiments import Experiment, grid, run, sweep
+from ftlib.experiments import Experiment, grid, pair_of, run, sweep
 from ftlib.store import Store
 from ftlib.training import Recipe
 
@@ -474,6 +474,13 @@ def test_the_log_says_where_and_how_long(shared):
 
 
 # ---------------------------------------------------------------------------------------- grid
+
+
+@pytest.mark.parametrize(
+    "name", ["glyphs/print-neon", "folder:photos/print-neon", "imagenet:data/print-neon", "imagenet:print-neon"]
+)
+def test_a_pair_is_named_without_family_and_folder(name):
+    assert pair_of(name) == "print-neon"
 
 
 def test_a_grid_has_every_pair_and_seed():
