@@ -88,7 +88,7 @@ def test_names_carry_over_from_cell_to_cell():
     ("before", "after"),
     [((0.6, 0.8), (0.0, 0.7)), ((0.6, 0.8), (0.0, 0.0)), ((0.0, 0.0), (0.3, 0.4)), ((0, 0), (0, 0))],
 )
-def test_the_two_forces_of_chapter_2_add_up_where_no_absent_image_is_right(before, after):
+def test_the_two_forces_of_chapter_3_add_up_where_no_absent_image_is_right(before, after):
     cells = re.findall(r"```{code-cell}\n(.*?)```", (BOOK / "03-what-breaks.md").read_text(encoding="utf-8"), re.DOTALL)
     names = {"pre": before, "fine": after}
     names = {name: pd.DataFrame([pair], columns=["uy", "uu"], dtype=float) for name, pair in names.items()}

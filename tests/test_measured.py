@@ -71,6 +71,13 @@ def test_a_page_with_a_cell_that_never_ran_is_refused(page):
     assert fault.startswith("cell 1 (`y = 2`) never ran")
 
 
+def test_a_page_with_images_of_several_worlds_is_of_none():
+    mixed = {"benchmarks": ["digits/mnist-scan", "glyphs/print-neon"]}
+    assert [measured.place_of(told, "cpu") for told in (mixed, {})] == ["this page"] * 2
+    assert measured.place_of({"benchmarks": ["glyphs/print-neon", "glyphs/print-chalk"]}, "cpu") == "drawn characters"
+    assert measured.place_of({"benchmarks": ["folder:office31/amazon-dslr"]}, "office31") == "Office-31"
+
+
 def test_seeds_and_times_are_told_in_few_words():
     assert measured.listing([0, 1, 2, 3]) == "0–3" and measured.listing([0, 2]) == "0, 2"
     assert [measured.duration(s) for s in (None, 99, 120, 7200)] == [None, "99 s", "2 min", "2.0 h"]

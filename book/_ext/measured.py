@@ -113,8 +113,9 @@ def insert_box(app, doctree):
     for world, chapters in read_worlds(Path(app.srcdir, "book", "results")).items():
         if world != own and path.stem in chapters:
             others[f"In {world}"] = ", ".join(protocol(chapters[path.stem]["provenance"]))
-    line = [*protocol(parameters(notebook, path)), f"{duration(run['seconds'])} on {short(run['device'])}"]
-    line.insert(0, f"In {own}" if len(line) > 1 else "Executed")
+    told = parameters(notebook, path)
+    line = ["Executed" if (place := place_of(told, run["profile"])) == "this page" else f"In {place}"]
+    line += [*protocol(told), f"{duration(run['seconds'])} on {short(run['device'])}"]
     table = "".join(
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
         for key, value in (others | rows).items()
@@ -123,6 +124,12 @@ def insert_box(app, doctree):
     summary = "".join(f"<span>{html.escape(part)}</span>" for part in line)
     box = f'<details class="measured"><summary>{summary}</summary><dl>{table}</dl></details>'
     section.insert(1, nodes.raw("", box, format="html"))
+
+
+def place_of(told, world):
+    """The world that a page's images are of; "this page" where it has none, or those of several worlds."""
+    families = {name.partition("/")[0].partition(":")[0] for name in told.get("benchmarks") or ()}
+    return NAMES.get(world, world) if len(families) == 1 else "this page"
 
 
 def protocol(told):

@@ -1,8 +1,10 @@
 """What every chapter's page gets for its readers, from the results alone: no chapter has to ask for it.
 
+* Its number stands in its title, on the page and wherever the title is shown.
 * Below the title stands the answer (book/answers.yml), in place of the one that the page itself computed for its own
   world; then the picture of all worlds, and a chip for each world in which the chapter was measured: how many of the
-  paper's findings hold there, in the colour of the worst verdict. It leads to the scorecard.
+  paper's findings hold there, in the colour of the worst verdict. It leads to the scorecard. A chapter that is not in
+  answers.yml keeps its own answer; its picture is that of the cell tagged `lead`.
 * Code, parameters and hidden cells stand behind one switch, "show how": off, remembered, without JavaScript on.
 * At the foot: the command that redoes the chapter on the reader's images, its parameters, and the notebook to download.
 
@@ -17,6 +19,7 @@ import yaml
 from docutils import nodes
 from ftlib.book.claims import PAPER
 from ftlib.book.worlds import claims_in, measured_in, panel, read_worlds, sentences
+from measured import place_of
 from sphinx import addnodes
 
 SCORECARD = "16-scorecard"
@@ -25,6 +28,7 @@ KEY = "Dots are means, lines 95 % intervals over n seeds. Right of the rule, or 
 
 
 def setup(app):
+    app.connect("doctree-read", number, priority=400)  # before Sphinx collects the titles
     app.connect("doctree-read", dress, priority=600)  # after measured.py's box
     app.connect("config-inited", drop_thebe, priority=900)
     app.connect("html-page-context", unlist)
@@ -48,6 +52,13 @@ def drop_thebe(app, config):
     app.registry.css_files[:] = [entry for entry in app.registry.css_files if "thebe" not in entry[0]]
 
 
+def number(app, doctree):
+    """Lead a chapter's title by the number in the name of its file."""
+    source = Path(app.env.doc2path(app.env.docname))
+    if source.suffix == ".ipynb" and (title := next(doctree.findall(nodes.title), None)):
+        title.insert(0, nodes.Text(f"{source.stem[:2].lstrip('0')}\u2002"))
+
+
 def dress(app, doctree):
     """Answer, picture and chips below the title and a foot, on the page of an executed chapter."""
     source = Path(app.env.doc2path(app.env.docname))
@@ -63,7 +74,7 @@ def dress(app, doctree):
     first = [*first_screen(told, claims_in(worlds))]
     if own is not None:
         section.remove(own)
-        first = first or [own]
+        first = first or [own, *lead(section)]
     if source.stem != SCORECARD:
         first += chips(source.stem, worlds)
     section[1:1] = first
@@ -75,6 +86,15 @@ def is_glued(paragraph):
     """Whether a paragraph is one pasted text and nothing else, such as the answer that the page computed."""
     (only, *more) = paragraph.children or [None]
     return not more and isinstance(only, nodes.Element) and "pasted-text" in only["classes"]
+
+
+def lead(section):
+    """The picture of the cell tagged `lead`, taken from its place."""
+    for cell in section.findall(nodes.container):
+        if "tag_lead" in cell["classes"] and (picture := next(cell.findall(nodes.figure), None)):
+            picture.parent.remove(picture)
+            yield picture
+            return
 
 
 def first_screen(told, claims):
@@ -109,7 +129,7 @@ def chips(chapter, worlds):
         own = [claim["verdict"] for claim in claims if not of_paper or claim["id"] in PAPER]
         if own:
             worst = next(v for v in ("contradicts", "inconclusive", "replicates") if v in own)
-            where = world if "benchmarks" in worlds[world][chapter]["provenance"] else "this page"
+            where = place_of(worlds[world][chapter]["provenance"], world)
             text = f"{where}: {own.count('replicates')} of {len(own)}"
             said = ", ".join(f"{own.count(v)} {WORDS[v]}" for v in WORDS if v in own)
             links.append(f'<a class="chip {worst}" href="{SCORECARD}.html#{anchor}" title="{said}">{text}</a>')

@@ -151,15 +151,12 @@ class Study:
             self.blind = "" if right >= chance + BLIND * (1 - chance) else why
         return self.blind or ""
 
-    def setup(self, **recipe: Any) -> Markdown:
-        """One line on what is measured here, what was left out of the images, and the banner if there is one."""
-        words = ", ".join(f"{name} {value}" for name, value in recipe.items())
-        pairs, seeds = len(self.benchmarks), len(self.seeds)
-        sizes = f"{pairs} pair{'s' * (pairs > 1)} of domains, {seeds} seed{'s' * (seeds > 1)}"
-        line = f"{sizes}, {self.common.get('backbone')}; {words}."
+    def setup(self, **more: Any) -> Markdown:
+        """What parameters do not say: ``more``, what was left out of the images, and the banner if there is one."""
+        told = [f"{name} {value}." for name, value in more.items()]
         if files := ", ".join(f"{count} {reason}" for reason, count in self.left_out().items()):
-            line += f" Left out of the images: {files}."
-        return Markdown(line + (f"\n\n> **{self.banner()}**" if self.banner() else ""))
+            told.append(f"Left out of the images: {files}.")
+        return Markdown(" ".join(told) + (f"\n\n> **{self.banner()}**" if self.banner() else ""))
 
     def left_out(self) -> dict[str, int]:
         """Files that the loaders passed over, by reason."""

@@ -114,7 +114,8 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[str, str],
     """Accuracies (fractions) with 95 % intervals, one or more a row, named above the first row."""
     ax = ax or plt.subplots()[1]
     for y, row in enumerate(rows.values()):
-        for at, (name, e) in zip(y + np.linspace(-0.14, 0.14, len(row)), row.items(), strict=True):
+        apart = np.linspace(-0.14, 0.14, len(row)) if len(row) > 1 else [0.0]
+        for at, (name, e) in zip(y + np.array(apart), row.items(), strict=True):
             interval(ax, e, at, colours[name])
     for i, name in enumerate(next(iter(rows.values()))):
         ax.text(0.0, 1.02 + 0.07 * i, name, color=colours[name], transform=ax.transAxes, va="bottom", fontsize=9)
