@@ -12,7 +12,7 @@ from ftlib.book import toy
 from ftlib.calibration import average_logit_gap
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
-WORLD = toy.World(width=4, gap=2, noise=0.5, shift=3, direction=0, shared=0.5)
+WORLD = toy.World(width=4, height=2, noise=0.5, shift=3, direction=0, shared=0.5)
 
 
 @pytest.fixture(scope="module")

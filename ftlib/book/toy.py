@@ -33,13 +33,13 @@ SPLIT = ClassSplit(seen=[0, 1], absent=[2, 3])
 class World:
     """Where the classes are and where the domain shift takes them; lengths are in units of the plane.
 
-    The smaller the gap, the more the absent classes resemble the seen ones. ``direction`` is 0 from A towards B, 90
+    The smaller the height, the more the absent classes resemble the seen ones. ``direction`` is 0 from A towards B, 90
     away from the absent classes, -90 onto them. With ``shared`` at 1 the absent classes move as the seen ones do, at 0
     they stay where they were, at -1 they move as far the opposite way. ValueError for a value that is out of range.
     """
 
     width: float = 2.8  # from A to B and from C to D
-    gap: float = 2.8  # from the seen row down to the absent one
+    height: float = 2.8  # from the seen row down to the absent one
     noise: float = 0.5  # standard deviation of a class's points around its centre, along each axis
     shift: float = 2.0  # how far the seen classes move from source to target
     direction: float = 0.0  # of the shift, in degrees
@@ -49,7 +49,7 @@ class World:
         for field in fields(self):
             if not math.isfinite(value := getattr(self, field.name)):
                 raise ValueError(f"{field.name} is {value}, expected a finite number")
-        for name in ("width", "gap", "noise", "shift"):
+        for name in ("width", "height", "noise", "shift"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} is {value}, expected a length of 0 or more")
         if not -1 <= self.shared <= 1:
@@ -59,7 +59,7 @@ class World:
         """Of the four classes in the "source" or the "target" domain: float32 [4, 2]."""
         if domain not in ("source", "target"):
             raise ValueError(f"domain {domain!r}: expected 'source' or 'target'")
-        x, y = self.width / 2, self.gap / 2
+        x, y = self.width / 2, self.height / 2
         centres = torch.tensor([[-x, y], [x, y], [-x, -y], [x, -y]])
         if domain == "target":
             angle = math.radians(self.direction)
