@@ -74,6 +74,7 @@ def dress(app, doctree):
     first = [*first_screen(told, claims_in(worlds))]
     if own is not None:
         section.remove(own)
+        own["classes"].append("answer")
         first = first or [own, *lead(section)]
     if source.stem != SCORECARD:
         first += chips(source.stem, worlds)
