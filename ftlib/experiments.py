@@ -182,7 +182,7 @@ def grid(
     """Experiments of one method over (pair, seed), such as ("print-neon", 0), from a chapter's parameters.
 
     ``recipe`` and ``pretraining`` are a Recipe's values as far as they differ from its defaults; ``common`` goes to
-    Experiment.
+    Experiment. In the name of a checkpoint, ``{benchmark}`` stands for the first of the keys.
     """
     for name, values in (("benchmarks", benchmarks), ("seeds", seeds)):
         if isinstance(values, str) or not isinstance(values, Iterable):
@@ -193,13 +193,14 @@ def grid(
             key = pair_of(benchmark), seed
             if key in experiments:
                 raise ValueError(f"{key[0]!r} with seed {seed} is there twice: name every benchmark and seed once")
+            own = {"checkpoint": common["checkpoint"].replace("{benchmark}", key[0])} if "checkpoint" in common else {}
             experiments[key] = Experiment(
                 benchmark,
                 method=method,
                 recipe=Recipe.of(recipe or {}),
                 seed=seed,
                 pretraining=Recipe.of(pretraining) if pretraining else PRETRAINING,
-                **common,
+                **common | own,
             )
     return experiments
 
