@@ -17,7 +17,7 @@ BUILD := $(BIN)/jupyter-book build -W -n --keep-going --all -q --path-output .
 BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
 
 .DELETE_ON_ERROR:
-.PHONY: help install book html pdf epub publish test test-web wheel bench lint format clean
+.PHONY: help install book html pdf epub publish test test-web wheel bench gpu lint format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -75,6 +75,9 @@ wheel: $(STAMP)  ## build the wheel, and try it without what only notebooks need
 
 bench: $(STAMP)  ## measure the figures that the project promises
 	$(BIN)/python -m tests.bench
+
+gpu: $(STAMP)  ## what a GPU alone can tell, nine minutes of it at a time: again until all is done
+	$(BIN)/python tests/gpu.py
 
 lint: $(STAMP)  ## rules, format and types of the package, the tests and the chapters' code
 	$(BIN)/ruff check .

@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ftlib import clip
-from ftlib.benchmarks import officehome, vtab
+from ftlib.benchmarks import iwildcam, officehome, vtab
+from ftlib.book.worlds import NAMES
 from ftlib.models import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,3 +156,33 @@ def test_seen_classes_of_imagenet_are_the_authors_half():
         assert len(set(seen)) == len(seen) == number and np.isin(seen, range(1000)).all()
     assert PROFILES["imagenet_r"]["data"]["seen"][:3] == [341, 245, 613]
     assert PROFILES["imagenet_sketch"]["data"]["seen"][:3] == [312, 897, 632]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+IMAGES = {  # of a set, and of its largest domain at most
+    "officehome": (sum(officehome.IMAGES.values()), max(officehome.IMAGES.values())),
+    "imagenet_r": (30_000, 30_000),
+    "imagenet_sketch": (50_889, 50_889),
+    "vtab": (sum(vtab.TRAIN + test for _, test in vtab.SETS.values()), vtab.TRAIN + vtab.SETS["sun397"][1]),
+    "iwildcam": (iwildcam.IMAGES, 2 * iwildcam.CLASSES * PROFILES["iwildcam"]["data"]["per_class"]),
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_the_page_computes_is_what_its_profile_says(name):
+    of, (images, largest) = PROFILES[name], IMAGES[name]
+    sources = {b.partition("-")[0] if "officehome" in b else "train" for b in of["benchmarks"]}
+    trained = [len(of["seeds"]) * len(of["benchmarks"]) * of["recipe"]["steps"] * of["recipe"]["batch_size"]]
+    if of["pretraining"]["steps"]:
+        trained.append(len(of["seeds"]) * len(sources) * of["pretraining"]["steps"] * of["pretraining"]["batch_size"])
+    millions = " + ".join(f"{number / 1e6:.1f}" for number in trained)
+    row = f"| `{name}` | {images:,} | {largest * 3 * of['data']['size'] ** 2 / 1e9:.1f} | {millions} |"
+    assert row in (ROOT / "book/redo-the-paper.md").read_text(encoding="utf-8")
+
+
+def test_what_is_said_to_be_not_run_yet_has_no_results():
+    text = (ROOT / "book/worlds.md").read_text(encoding="utf-8").partition("## Not run yet")[2].partition("\n## ")[0]
+    for name in PROFILES:
+        told = f"| {NAMES[name]} | `.venv/bin/python book/execute.py --profile {name}` |" in text
+        assert told is not (ROOT / "book/results" / name).exists(), f"book/worlds.md, 'Not run yet', and {name}"
