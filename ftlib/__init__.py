@@ -22,7 +22,7 @@ Importing ftlib loads no model code; it only prepares the ground for torch and t
 import os as _os
 from typing import Any as _Any
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 # cuBLAS picks a workspace when the process first uses it, and only a fixed one makes its sums come out bit for bit the
 # same twice, which `training.fit` promises. A value that the user has set stays.

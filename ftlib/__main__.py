@@ -6,7 +6,6 @@ import argparse
 import html
 import io
 import json
-import math
 import os
 import sys
 import warnings
@@ -63,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--share", **share, help="of absent images in use; 'unlabelled' estimates it on --test")
     add("--weight", type=float, help="what an absent image counts if a seen one counts 1")
     add("--min-sy", type=float, metavar="ACC", help="seen accuracy to keep")
-    add("--min-uy", type=float, metavar="ACC", help="absent accuracy to reach, as mirror images imitate it")
+    add("--min-uy", type=float, metavar="ACC", help="absent accuracy that mirror images reach; real ones reach less")
     add("--output", type=Path, metavar="FILE", help="calibrated checkpoint: .safetensors, same keys, another bias")
     add("--report", type=Path, metavar="STEM", help="writes STEM.json and STEM.html")
     add("--force", action="store_true", help="overwrite files; write a checkpoint that is not advised")
@@ -112,10 +111,10 @@ def _calibrate(args: argparse.Namespace) -> int:
     prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
     found = calibrate(arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer)
     report = _report(found, test)
-    print(_text(report))
+    print(text := _text(report))
     if args.report:
         write_atomic(written[1], json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
-        write_atomic(written[2], _page(report, found).encode())
+        write_atomic(written[2], _page(text).encode())
     if checkpoint and args.output:
         if not found.advised and not args.force:
             print(f"{args.output} is not written, since γ is not advised; --force writes it")
@@ -199,11 +198,13 @@ def _report(found: Calibrated, test: Mapping[str, Any]) -> dict[str, Any]:
 def _text(report: Mapping[str, Any]) -> str:
     low, high = (_n(end) for end in report["interval"])
     without, with_gamma = report["without"], report["with_gamma"]
+    most, turns = with_gamma["absent_at_most"], "rises" if report["gamma"] > 0 else "falls"
     lines = [
         f"γ = {_n(report['gamma'])} by {report['estimator']}; resampled images and classes: {low} to {high}",
         "all estimators: " + ", ".join(f"{name} {_n(gamma)}" for name, gamma in report["by_estimator"].items()),
         _change("seen accuracy on these images", without["seen"], with_gamma["seen"]),
-        _change("absent accuracy, as mirror images imitate it", without["absent"], with_gamma["absent"]),
+        f"absent accuracy: {turns}; how far only images of absent classes can tell"
+        + (f", and mirror images of these bound it: at most {100 * most:.1f} % with γ" if most is not None else ""),
     ]
     if test := report.get("test"):
         lines += [
@@ -212,36 +213,21 @@ def _text(report: Mapping[str, Any]) -> str:
         ]
         lines.append(f"test: the best γ is {_n(test['best_gamma'])}, overall accuracy {100 * test['best']['yy']:.1f} %")
     lines += [f"{a['level']}: {a['text']}" for a in report["advice"]]
-    return "\n".join([line for line in lines if line] + ([] if report["advised"] else ["γ is not advised"]))
+    return "\n".join(lines + ([] if report["advised"] else ["γ is not advised"]))
 
 
 def _n(value: float, form: str = ".2f") -> str:
     return f"{value:{form}}".replace("-", "−")
 
 
-def _change(what: str, a: float | None, b: float | None) -> str:
-    if a is None or b is None:
-        return ""
+def _change(what: str, a: float, b: float) -> str:
     return f"{what}: {100 * a:.1f} % without γ, {100 * b:.1f} % with it ({_n(100 * (b - a), '+.1f')} points)"
 
 
-def _page(report: Mapping[str, Any], found: Calibrated) -> str:
-    """The same on one page, with the expected trade-off drawn where it is known."""
-    picture = ""
-    if report["with_gamma"]["absent"] is not None:
-        curve = found.curve()
-        step = math.ceil(len(curve.sy) / 400)
-        path = zip(300 * curve.sy[::step], 300 - 300 * curve.uy[::step], strict=True)
-        points, (x, y) = " ".join(f"{x:.1f},{y:.1f}" for x, y in path), found.with_gamma
-        picture = (
-            '<svg viewBox="-10 -10 340 350" width="340" role="img" aria-label="absent against seen accuracy">'
-            f'<path d="M0 0H300V300H0Z" fill="none" stroke="#999"/><polyline points="{points}" fill="none" '
-            f'stroke="#0072b2" stroke-width="2"/><circle cx="{300 * x:.1f}" cy="{300 - 300 * y:.1f}" r="5"/>'
-            '<text y="322">right: seen accuracy, up: absent, 0 to 1; the point is γ</text></svg>'
-        )
-    rows = "".join(f"<p>{html.escape(line)}</p>" for line in _text(report).splitlines())
+def _page(text: str) -> str:
+    rows = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines())
     style = "body{font:16px sans-serif;max-width:44em;margin:2em auto;padding:0 1em}"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>γ</title><style>{style}</style>{rows}{picture}'
+    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>γ</title><style>{style}</style>{rows}'
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -168,12 +169,12 @@ class Checkpoints:
     """
 
     def __init__(self, name: str, before: Path, after: Path, options: Mapping[str, Any]) -> None:
-        make, self.after, state = _factory(name, options), after, checkpoints.read(after)
+        make, self.after, state = _maker(name, options), after, checkpoints.read(after)
         if folded := note(after):
             by = f"γ={folded['gamma']:.3g}"
             raise ValueError(f"{after} has been calibrated already, by {by}: take the one from before")
         model = make(2)
-        places = [models._name(model, layer) for layer in head_layers(model)]
+        places = [next(at for at, part in model.named_modules() if part is layer) for layer in head_layers(model)]
         raw = checkpoints.renamed({key: key for key in state}, model.state_dict())  # type: ignore[arg-type]
         for key in (f"{place}.weight" for place in places):
             if key not in raw:
@@ -182,10 +183,7 @@ class Checkpoints:
             raise ValueError(f"{after} has no {missing[0]}: γ goes into a bias, and a new one would not load elsewhere")
         self.biases = [str(raw[f"{place}.bias"]) for place in places]
         self.classes = len(state[str(raw[f"{places[0]}.weight"])])
-        self.model, self.old = make(self.classes), make(self.classes)
-        for model, path in ((self.model, after), (self.old, before)):
-            models._load(model, str(path.absolute()), whole=True)
-            model.eval()
+        self.model, self.old = (make(self.classes, path.absolute()).eval() for path in (after, before))
 
     def write(self, path: Path, gamma: Gamma, **more: Any) -> None:
         """The checkpoint with γ in its bias as .safetensors: same keys, and γ with its split in the metadata.
@@ -214,22 +212,30 @@ def _metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def _factory(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+def _maker(name: str, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    """What makes the model of so many classes, and fills it from a file if there is one."""
     module, colon, own = name.partition(":")
     if not colon:
-        return lambda classes: models.build(name, classes, options=options)
+        return lambda classes, file="": models.build(name, classes, options=options, checkpoint=file, whole=bool(file))
     sys.path.insert(0, "")  # as `python -m` has it
     try:
-        if module == "torchvision":
-            from torchvision.models import get_model
-
-            return lambda classes: get_model(own, weights=None, num_classes=classes, **options)
-        make = getattr(importlib.import_module(module), own)
-        takes = "num_classes" in inspect.signature(make).parameters
+        get = getattr(importlib.import_module("torchvision.models" if module == "torchvision" else module), own)
+        has = inspect.signature(get).parameters.values()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         expected = "expected a timm name, torchvision:NAME or module:function"
         raise ValueError(f"--model {name}: {error}; {expected}") from error
-    return lambda classes: make(**({"num_classes": classes} if takes else {}), **options)
+    takes = any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in has)
+
+    def make(classes: int, file: Path | None = None) -> nn.Module:
+        model = get(**({"num_classes": classes} if takes else {}), **options)
+        if file:
+            try:
+                model.load_state_dict(checkpoints.renamed(checkpoints.read(file), model.state_dict()))
+            except RuntimeError as error:
+                raise ValueError(f"{file.name} does not fit {name}: {textwrap.shorten(str(error), 300)}") from error
+        return model
+
+    return make
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -264,7 +270,8 @@ def _table(path: Path, kind: str) -> dict[str, Any]:
         told = ", ".join([*names[:3], *["…"] * (len(names) > 3)])
         raise ValueError(f"its columns are {told}: expected one called label, and one for each class")
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a table without rows
-        rows = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2) if frame is None else frame.to_numpy(np.float64)
+        text = {"delimiter": ",", "skiprows": 1, "ndmin": 2, "dtype": np.float32}
+        rows = np.loadtxt(path, **text) if frame is None else frame.to_numpy(np.float32)
     place = names.index("label")
     labels = rows[:, place] if len(rows) else rows
     if not len(rows) or not (labels == np.round(labels)).all():
