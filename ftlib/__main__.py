@@ -10,7 +10,6 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 
 import ftlib
 from ftlib.core import ClassSplit
+from ftlib.metrics import seen_unseen_curve
 from ftlib.recommend import Calibrated, calibrate
 from ftlib.store import write_atomic
 
@@ -29,7 +29,8 @@ examples:
   ftlib calibrate --logits train.csv --seen cat,dog,horse --report report
       a column "label", and a column of logits for each class, named after it
   ftlib calibrate --model resnet50 --before a.pth --after b.pth --images photos --seen seen.txt --output c.safetensors
-      photos: a folder a class; those of seen classes are read. torchvision:resnet50 and mine.models:make serve as well
+      photos: a folder a class; those of seen classes are read. torchvision:resnet50 and mine.models:make serve as well;
+      fine-tuned at another size than timm knows: --options '{"pretrained_cfg_overlay": {"input_size": [3, 96, 96]}}'
   ftlib calibrate --logits train.npz --seen 0-49 --min-sy 0.9
 
 exit code: 0 done; 1 γ is not advised, and no checkpoint is written without --force; 2 something given is wrong
@@ -185,13 +186,10 @@ def _report(found: Calibrated, test: Mapping[str, Any]) -> dict[str, Any]:
         "seen": split.seen, "absent": split.absent, "ftlib": ftlib.__version__,
     }  # fmt: skip
     if {"logits", "labels"} <= test.keys():
-        from ftlib.metrics import seen_unseen_curve, split_accuracies
-
         curve = seen_unseen_curve(test["logits"], test["labels"], split)
         gammas = {"0": 0.0, "gamma": float(found.gamma), "best": curve.best_gamma()}
-        report["test"] = {"ausuc": curve.ausuc, "best_gamma": gammas["best"]} | {
-            name: asdict(split_accuracies(test["logits"], test["labels"], split, g)) for name, g in gammas.items()
-        }
+        report["test"] = {"ausuc": curve.ausuc, "best_gamma": gammas["best"]}
+        report["test"] |= {name: curve.at(gamma)._asdict() for name, gamma in gammas.items()}
     return json.loads(json.dumps(report), parse_constant=lambda name: None)
 
 

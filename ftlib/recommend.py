@@ -305,8 +305,9 @@ def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, l
     if old is not None and images.absent_hit.mean() < found:
         found, who = float(images.absent_hit.mean()), "old head on the new features"
     amiss = (
-        f"the {who} finds the true class among the seen ones for {found:.0%} of the images: were they normalised "
-        "as in training, the model in evaluation mode, the classes in this order? Else the features suffered, and γ "
+        f"the {who} finds the true class among the seen ones for {found:.0%} of the images: were they sized and "
+        "normalised as in training, the model in evaluation mode, the classes in this order? Else the features "
+        "suffered, and γ "
     )
     rules = [
         (chances, "stop", "probabilities",
