@@ -6,7 +6,7 @@
 
 Each becomes $FTLIB_DATA/clip/<set>.safetensors, as profile vtab reads it. The image tower is timm's, from its hub or a
 file. Embeddings take open_clip (pip install open_clip_torch), the set's classnames.txt and its
-zeroshot_classification_templates.txt, both as published with clip-benchmark/wds_vtab-<set> on Hugging Face.
+zeroshot_classification_templates.txt, both from its data set of clip-benchmark on Hugging Face.
 """
 
 import argparse
@@ -57,8 +57,8 @@ def embeddings(name, head):
     files = [folder / file for file in ("classnames.txt", "zeroshot_classification_templates.txt")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(
-            f"{folder} has no {' and no '.join(missing)}: take them from clip-benchmark/wds_vtab-{name} on Hugging "
-            "Face, or give embeddings with --head"
+            f"{folder} has no {' and no '.join(missing)}: take them from its data set of clip-benchmark on "
+            "Hugging Face, such as wds_vtab-eurosat and wds_sun397, or give embeddings with --head"
         )
     templates = [line.strip() for line in files[1].read_text(encoding="utf-8").splitlines() if line.strip()]
     return clip.embed(vtab.class_names(name), templates)
