@@ -134,7 +134,7 @@ def calibrate(
     >>> float(found.gamma), found.estimator, found.advised
     (3.5, 'mirrored', True)
     >>> found.without, found.with_gamma
-    (Accuracy(seen=1.0, absent=0.5), Accuracy(seen=1.0, absent=1.0))
+    (Accuracy(seen=1.0, absent_at_most=0.5), Accuracy(seen=1.0, absent_at_most=1.0))
     """
     prefer = _preferences(prefer or {}, old_head, unlabelled)
     logits = check_logits(logits, split)
