@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from ftlib.book import figures
+from ftlib.book.estimates import Estimate
 from ftlib.core import ClassSplit
 
 nan = np.nan
@@ -102,3 +104,27 @@ def test_a_name_that_the_typeface_cannot_draw_is_a_number(names, written):
         warnings.simplefilter("error")  # a missing character is drawn as a box, with a warning
         ax.figure.canvas.draw()
     assert [text.get_text() for text in ax.texts] == written
+
+
+def test_a_gain_lies_on_its_side_of_zero_with_its_reference_s_colour():
+    rows = {"worst": {"pre-trained": Estimate(-3, -4, -2, 5)}, "best": {"pre-trained": Estimate(6, 5, 7, 5)}}
+    axes = figures.crossing({"a": rows, "b": rows})
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["worst", "best"]
+    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["", ""]
+    marks = [line for line in axes[1].lines if line.get_marker() == "o"]
+    assert [(float(line.get_xdata()[0]), round(float(line.get_ydata()[0]))) for line in marks] == [(-3, 0), (6, 1)]
+    assert {line.get_color() for line in marks} == {figures.COLOURS["pre-trained"]}
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes[1].lines)
+    assert "over pre-trained" in [text.get_text() for text in axes[1].texts]
+
+
+@pytest.mark.parametrize(("below", "shaded"), [(True, (0.0, 2.5)), (False, (2.5, 4.0))])
+def test_a_warning_shades_the_side_on_which_it_warns(below, shaded):
+    ax = plt.subplots()[1]
+    ax.set_xlim(0, 4)
+    figures.warning(np.array([1.0, 2, 3]), np.array([-5.0, 5, 0]), np.array([False, False, True]), 2.5, below, ax)
+    drawn = [(line.get_marker(), line.get_xdata().tolist()) for line in ax.lines[:3]]
+    assert drawn == [("o", [2.0]), ("o", [1.0]), ("x", [3.0])]
+    (patch,) = ax.patches
+    ends = ax.transData.inverted().transform(patch.get_extents())[:, 0]
+    assert ends.tolist() == pytest.approx(shaded)

@@ -13,8 +13,9 @@ from matplotlib.patches import Rectangle
 
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.choices import best_cell
+from ftlib.book.estimates import Estimate
 
-from .design import COLOURS, drawable, rows_down, small_multiples
+from .design import COLOURS, colour_of, drawable, rows_down, small_multiples
 
 FAILED = "#DDDDDD"
 
@@ -81,6 +82,49 @@ def strips(
     for ax in axes[-3:]:
         ax.set_xlabel("%")
     return axes
+
+
+def crossing(panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> list[Axes]:
+    """Gains (points, with 95 % intervals) of every setup, a row, over each reference, a mark: left of zero is lost.
+
+    ``panels`` have for each measure the setups in one order, from the top, and under each the references by name.
+    """
+    rows = list(next(iter(panels.values())))
+    axes = small_multiples(len(panels), height=0.19 * len(rows) + 0.9, shared=False)
+    for ax, (title, setups) in zip(axes, panels.items(), strict=True):
+        for y, references in enumerate(setups.values()):
+            for at, (name, e) in zip(y + np.linspace(-0.15, 0.15, len(references)), references.items(), strict=True):
+                if e.n > 1:
+                    ax.plot([e.low, e.high], [at, at], color=colour_of(name), lw=2.5, alpha=0.35)
+                ax.plot(e.mean, at, "o", color=colour_of(name), ms=3.5)
+        rows_down(ax, rows if ax is axes[0] else [""] * len(rows))
+        ax.axvspan(min(ax.get_xlim()[0], -1), 0, color="#000000", alpha=0.05, lw=0)
+        ax.axvline(0, color="#111111", lw=1.4)
+        ax.set_title(title, fontsize=9.5)
+        ax.set_xlabel("gain (points)", fontsize=9)
+        ax.tick_params(labelsize=8)
+    for i, name in enumerate(next(iter(next(iter(panels.values())).values()))):
+        where = {"transform": axes[-1].transAxes, "ha": "right", "fontsize": 8}
+        axes[-1].text(1.0, 0.96 - 0.05 * i, f"over {name}", color=colour_of(name), **where)
+    return axes
+
+
+def warning(sign: np.ndarray, gain: np.ndarray, apart: np.ndarray, threshold: float, below: bool, ax: Axes) -> Axes:
+    """A dot a run, its gain (points) over its sign: full if it gained, hollow if it lost, a cross where ``apart``.
+
+    The side of the threshold on which a rule warns is shaded. All are [N].
+    """
+    for which, marker, fill, colour in (
+        (~apart & (gain >= 0), "o", "full", COLOURS["fine-tuned"]),
+        (~apart & (gain < 0), "o", "none", COLOURS["absent"]),
+        (apart, "x", "full", "#777777"),
+    ):
+        ax.plot(sign[which], gain[which], marker, fillstyle=fill, ms=4, mew=1, color=colour, alpha=0.7)
+    low, high = ax.get_xlim()
+    ax.axvspan(*((low, threshold) if below else (threshold, high)), color=COLOURS["absent"], alpha=0.1, lw=0)
+    ax.axhline(0, color="#111111", lw=1.2)
+    ax.set_xlim(low, high)
+    return ax
 
 
 def class_map(points: np.ndarray, split: ClassSplit, names: Sequence[str], ax: Axes | None = None) -> Axes:
