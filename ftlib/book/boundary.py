@@ -67,8 +67,8 @@ def extremes(gain: pd.Series) -> dict[str, float]:
     Which setups these are, the means of the other seeds say: chosen by the seed itself they would be extreme by luck.
     ``gain`` is indexed by (setup, pair, seed) with two seeds at least.
     """
-    table: Any = gain.groupby(["seed", "setup"]).mean().unstack()
-    effects = {}
+    means: Any = gain.groupby(["seed", "setup"]).mean()
+    table, effects = means.unstack(), {}
     for seed, own in table.iterrows():
         elsewhere = table.drop(index=[seed]).mean()
         effects[f"seed {seed}"] = min(-own[elsewhere.idxmin()], own[elsewhere.idxmax()])
