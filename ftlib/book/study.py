@@ -151,12 +151,14 @@ class Study:
             self.blind = "" if right >= chance + BLIND * (1 - chance) else why
         return self.blind or ""
 
-    def setup(self, **more: Any) -> Markdown:
-        """What parameters do not say: ``more``, what was left out of the images, and the banner if there is one."""
+    def setup(self, **more: Any) -> Markdown | None:
+        """What parameters do not say: ``more``, what was left out of the images, the banner; None if that is nothing."""
         told = [f"{name} {value}." for name, value in more.items()]
         if files := ", ".join(f"{count} {reason}" for reason, count in self.left_out().items()):
             told.append(f"Left out of the images: {files}.")
-        return Markdown(" ".join(told) + (f"\n\n> **{self.banner()}**" if self.banner() else ""))
+        if self.banner():
+            told.append(f"\n\n> **{self.banner()}**")
+        return Markdown(" ".join(told)) if told else None
 
     def left_out(self) -> dict[str, int]:
         """Files that the loaders passed over, by reason."""
