@@ -181,8 +181,8 @@ def differs(reference: dict, fresh: dict, false_alarms: float = 1e-3) -> str | N
     seed differ as much as two seeds do. So what can be compared is samples. The published effects, one for each of N
     seeds, have mean m and standard deviation s; the mean of k others is then within t(N - 1)·s·√(1/k + 1/N) of m. The
     quantile t is taken such that all claims of the book together give a false alarm in fewer than one rerun of a
-    thousand (Bonferroni). An effect farther than that from zero keeps its sign in a rerun that passes. Published effects
-    that are all equal, such as a share of a few mistakes, tell of no spread: of them only the sign is asked.
+    thousand (Bonferroni). An effect farther than that from zero keeps its sign in a rerun that passes. Published
+    effects that are all equal, such as a share of a few mistakes, tell of no spread: of them only the sign is asked.
     """
     published, k = [repetition["effect"] for repetition in reference["effects"]], len(fresh["effects"])
     quantile = stdtrit(len(published) - 1, 1 - false_alarms / sum(map(len, map(claims_of, REFERENCES))) / 2)
