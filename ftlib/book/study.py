@@ -152,7 +152,7 @@ class Study:
         return self.blind or ""
 
     def setup(self, **more: Any) -> Markdown | None:
-        """What parameters do not say: ``more``, what was left out of the images, the banner; None if that is nothing."""
+        """What parameters do not say: ``more``, what was left out of the images, the banner; None if nothing is."""
         told = [f"{name} {value}." for name, value in more.items()]
         if files := ", ".join(f"{count} {reason}" for reason, count in self.left_out().items()):
             told.append(f"Left out of the images: {files}.")
