@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ["03", "04", "05", "10", "09", "06", "07", "01", "02", "08", "13", "12", "15", "11"]
+CHAPTERS = ["03", "04", "05", "10", "09", "06", "07", "01", "02", "08", "13", "12", "14", "15", "11"]
 BENCHES = ["fit", "curve", "calibrate", "sweep", "glyphs"]
 
 
