@@ -94,9 +94,9 @@ def build(
             ) from error
         _try(model, backbone, options or {})
         for layer in head_layers(model) if head == "cosine" else ():
-            model.set_submodule(_name(model, layer), CosineHead(*reversed(layer.weight.shape[:2])))
+            model.set_submodule(name_of(model, layer), CosineHead(*reversed(layer.weight.shape[:2])))
     if checkpoint:
-        _load(model, str(checkpoint), whole)
+        load(model, str(checkpoint), whole)
     elif whole and not (pretrained and timm.get_pretrained_cfg_value(backbone, "num_classes") == num_classes):
         raise ValueError("no checkpoint with a head for these classes: name one that was trained on them, or train it")
     return model
@@ -249,18 +249,22 @@ def _try(model: Any, backbone: str, options: Mapping[str, Any]) -> None:
     _tried.add(kind)
 
 
-def _name(model: nn.Module, part: nn.Module) -> str:
+def name_of(model: nn.Module, part: nn.Module) -> str:
+    """Where a layer is in a model, such as "head.fc"."""
     return next(name for name, module in model.named_modules() if module is part)
 
 
 # --- weights from elsewhere -------------------------------------------------------------------------------------------
 
 
-def _load(model: nn.Module, checkpoint: str, whole: bool) -> None:
-    """Copy the weights of a file into a model, of the head what fits; anything else amiss is an error."""
+def load(model: nn.Module, checkpoint: str, whole: bool = False) -> None:
+    """Copy the weights of a file into a model, of the head what fits; anything else amiss is an error.
+
+    With ``whole`` a head that is not in the file, or of other classes, is an error, too; else it starts fresh.
+    """
     path, own = checkpoints.find(checkpoint), model.state_dict()
     state = checkpoints.renamed(checkpoints.read(path), own, in_order=checkpoint.startswith("pip:"))
-    places = tuple(_name(model, layer) + "." for layer in head_layers(model))
+    places = tuple(name_of(model, layer) + "." for layer in head_layers(model))
     of_head = {k for k in own.keys() | state.keys() if k.startswith(places)}
     state = {k: v for k, v in state.items() if k not in of_head or (k in own and v.shape == own[k].shape)}
     # Weights from before 2019 do not count batches, and nothing here reads the count.

@@ -8,7 +8,6 @@ import inspect
 import json
 import re
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +173,7 @@ class Checkpoints:
             by = f"γ={folded['gamma']:.3g}"
             raise ValueError(f"{after} has been calibrated already, by {by}: take the one from before")
         model = make(2)
-        places = [next(at for at, part in model.named_modules() if part is layer) for layer in head_layers(model)]
+        places = [models.name_of(model, layer) for layer in head_layers(model)]
         raw = checkpoints.renamed({key: key for key in state}, model.state_dict())  # type: ignore[arg-type]
         for key in (f"{place}.weight" for place in places):
             if key not in raw:
@@ -183,7 +182,9 @@ class Checkpoints:
             raise ValueError(f"{after} has no {missing[0]}: γ goes into a bias, and a new one would not load elsewhere")
         self.biases = [str(raw[f"{place}.bias"]) for place in places]
         self.classes = len(state[str(raw[f"{places[0]}.weight"])])
-        self.model, self.old = (make(self.classes, path.absolute()).eval() for path in (after, before))
+        self.model, self.old = make(self.classes).eval(), make(self.classes).eval()
+        for model, path in ((self.model, after), (self.old, before)):
+            models.load(model, str(path.absolute()), whole=True)
 
     def write(self, path: Path, gamma: Gamma, **more: Any) -> None:
         """The checkpoint with γ in its bias as .safetensors: same keys, and γ with its split in the metadata.
@@ -212,30 +213,20 @@ def _metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def _maker(name: str, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
-    """What makes the model of so many classes, and fills it from a file if there is one."""
+def _maker(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+    """What makes the model of so many classes."""
     module, colon, own = name.partition(":")
     if not colon:
-        return lambda classes, file="": models.build(name, classes, options=options, checkpoint=file, whole=bool(file))
+        return lambda classes: models.build(name, classes, options=options)
     sys.path.insert(0, "")  # as `python -m` has it
     try:
-        get = getattr(importlib.import_module("torchvision.models" if module == "torchvision" else module), own)
-        has = inspect.signature(get).parameters.values()
+        make = getattr(importlib.import_module("torchvision.models" if module == "torchvision" else module), own)
+        has = inspect.signature(make).parameters.values()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         expected = "expected a timm name, torchvision:NAME or module:function"
         raise ValueError(f"--model {name}: {error}; {expected}") from error
     takes = any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in has)
-
-    def make(classes: int, file: Path | None = None) -> nn.Module:
-        model = get(**({"num_classes": classes} if takes else {}), **options)
-        if file:
-            try:
-                model.load_state_dict(checkpoints.renamed(checkpoints.read(file), model.state_dict()))
-            except RuntimeError as error:
-                raise ValueError(f"{file.name} does not fit {name}: {textwrap.shorten(str(error), 300)}") from error
-        return model
-
-    return make
+    return lambda classes: make(**({"num_classes": classes} if takes else {}), **options)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

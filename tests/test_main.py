@@ -281,6 +281,16 @@ def test_models_of_torchvision_and_of_ones_own_serve_as_well(world, tmp_path, na
     assert load_file(out).keys() == load_file(tmp_path / "a.safetensors").keys()
 
 
+def test_a_checkpoint_of_ones_own_model_is_looked_at_as_one_of_timms_is(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    state = small().state_dict()
+    save_file(state, tmp_path / "b.safetensors")
+    save_file(state | {"0.bias": torch.full((8,), torch.nan)}, tmp_path / "a.safetensors")
+    files = "--before", tmp_path / "b.safetensors", "--after", tmp_path / "a.safetensors"
+    assert run("--model", "test_main:small", *files, "--images", world[0] / "images", "--seen", "0,2,3,6,8") == 2
+    assert "a.safetensors holds NaN or infinity in 0.bias" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------------------------------- bad input
 
 
