@@ -36,8 +36,8 @@ class Advice(NamedTuple):
 class Accuracy(NamedTuple):
     """Acc_{S/Y} of the images given, and the most that Acc_{U/Y} may be: that of mirror images, nan without old head.
 
-    What it is only images of absent classes can tell. In each of 70 fine-tunings of drawn characters, digits and
-    Chars74K it was less than that of mirror images, by 13 to 75 points: they are of classes that were trained on.
+    What it is only images of absent classes can tell. Mirror images are of classes that were trained on, so that real
+    ones reach less; by how much, the book's chapter on one's own checkpoint measures.
     """
 
     seen: float

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from ftlib.store import write_atomic
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ["03", "04", "05", "10", "09", "06", "07", "01", "02", "08", "13", "12", "14", "15", "11"]
 BENCHES = ["fit", "curve", "calibrate", "sweep", "glyphs"]
@@ -54,8 +56,7 @@ def run_slice(todo: dict[str, list[str]], results: Path, device: str, budget: fl
         spent = round(done.get(name, {}).get("seconds", 0) + time.monotonic() - start, 1)
         code = None if timed_out else child.returncode
         done[name] = {"returncode": code, "seconds": spent, "output": output.splitlines()[-12:]}
-        results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_atomic(results, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
         print(f"{name}: {'to be continued' if timed_out else 'done' if code == 0 else 'FAILED'}, {spent:.0f} s so far")
         if timed_out:
             break

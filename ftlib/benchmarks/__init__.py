@@ -180,8 +180,9 @@ def _files(name: str) -> tuple[list[folder.Listing], list[Path]]:
     family, rest = _family(name)
     if hasattr(family, "find"):
         parts: tuple[str, ...] = (rest,)
-        with suppress(ValueError, AttributeError):  # it is one domain alone
-            parts = family.split_pair(rest)
+        if has_source(name):
+            with suppress(ValueError):  # it is one domain alone
+                parts = family.split_pair(rest)
         found = [family.find(part) for part in parts]
         return [of.listing for of in found], [path for of in found for path in of.lists]
     return ([*family.listings(rest)] if hasattr(family, "listings") else []), []
