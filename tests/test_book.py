@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -71,6 +72,14 @@ def test_a_notebook_is_small_and_names_no_folder_of_the_machine_it_ran_on(source
 def test_a_notebook_tells_how_it_was_made(source):
     told = executed(source).metadata.ftlib
     assert told.device and told.versions.python and told.seconds > 0
+
+
+@each_chapter
+def test_a_text_that_is_glued_into_prose_is_no_markdown(source):
+    """It would be shown with its marks."""
+    result = BOOK / f"results/cpu/{source.stem}.json"
+    values = json.loads(result.read_text(encoding="utf-8"))["values"] if result.exists() else {}
+    assert {k: v for k, v in values.items() if isinstance(v, str) and re.search(r"\*\*|\*\w[^*]*\w\*|`", v)} == {}
 
 
 # --- what a run here gives -------------------------------------------------------------------------------------------
