@@ -22,7 +22,7 @@ from ftlib.book.worlds import claims_in, measured_in, panel, read_worlds, senten
 from measured import place_of
 from sphinx import addnodes
 
-SCORECARD = "16-scorecard"
+SCORECARD = "18-scorecard"
 WORDS = {"replicates": "hold", "contradicts": "contradicted", "inconclusive": "cannot tell"}
 KEY = "Dots are means, lines 95 % intervals over n seeds. Right of the rule, or of a dashed one, the finding holds."
 
