@@ -27,7 +27,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ftlib import baselines, benchmarks, checkpoints, core, methods, models, sweeps, training
+from ftlib import alternatives, baselines, benchmarks, checkpoints, core, methods, models, sweeps, training
 from ftlib.methods import Task
 from ftlib.runs import Run
 from ftlib.store import Store, code_hash, device_name, versions
@@ -38,6 +38,9 @@ METHODS = {
     "finetune": methods.finetune,
     "oracle": baselines.oracle, "masked": baselines.masked, "frozen_head": baselines.frozen_head,
     "linear_probe": baselines.linear_probe, "wise": baselines.wise, "lolsgd": baselines.lolsgd, "fold": baselines.fold,
+    "lwf": alternatives.lwf, "l2sp": alternatives.l2sp, "ldifs": alternatives.ldifs, "lp_ft": alternatives.lp_ft,
+    "bias_only": alternatives.bias_only, "norm_only": alternatives.norm_only, "lora": alternatives.lora,
+    "balanced": alternatives.balanced,
 }  # fmt: skip
 Key = TypeVar("Key")
 PRETRAINING = Recipe(epochs=5, lr=0.1, backbone_lr=1.0, warmup=0.2, evaluations=0)

@@ -23,7 +23,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ftlib import analysis, baselines, calibration, checkpoints, methods, metrics, models, reliability, training
+from ftlib import (
+    alternatives,
+    analysis,
+    baselines,
+    calibration,
+    checkpoints,
+    methods,
+    metrics,
+    models,
+    reliability,
+    training,
+)
 from ftlib.benchmarks import identity, load, load_domain
 from ftlib.book import choices, claims, estimates, record, repairs
 from ftlib.book.study import Study
@@ -564,6 +575,13 @@ for option, value, expected in (
     ("local_steps", 2.5, "integer"), ("budget", "all", "'total' or 'sequential'"),
 ):
     bad(f"lolsgd-{option}-{value}", lambda _, k=option, v=value: baselines.lolsgd(task(), net(), **{k: v}), V,
+        f"{option}={value!r}", expected)
+for method, option, value, expected in (
+    (alternatives.lwf, "weight", -1, "0 or more"), (alternatives.l2sp, "weight", NAN, "0 or more"),
+    (alternatives.lwf, "temperature", 0, "above 0"), (alternatives.lora, "rank", 0, ">= 1"),
+    (alternatives.lp_ft, "head", 1.0, "below 1"), (alternatives.balanced, "absent_count", 0, "above 0"),
+):
+    bad(f"{method.__name__}-{option}-{value}", lambda _, m=method, k=option, v=value: m(task(), net(), **{k: v}), V,
         f"{option}={value!r}", expected)
 bad("fold-few-classes", lambda _: baselines.fold(task(), net(), fold=0), V, "[0, 1]", "at least 4")
 bad("fold-negative", lambda _: baselines.pseudo_split(ClassSplit(range(4), [4]), 0, -1), V, "fold=-1", ">= 0")

@@ -130,6 +130,7 @@ DEPLOYABLE = [
     of("frozen_head"),
     of("linear_probe"),
     of("lolsgd", copies=2, local_steps=1, distill=1.0),
+    *map(of, ("lwf", "l2sp", "ldifs", "bias_only", "norm_only", "lora", "lp_ft", "balanced")),
 ]
 
 

@@ -56,9 +56,10 @@ LEFT = {  # a module to all that it may import, besides what those may
     "recommend": ("calibration",),
     "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
+    "alternatives": ("methods",),
     "clip": (), "benchmarks": ("core", "store", "clip"), "store": ("core",),
     "runs": ("store", "models"), "pools": ("store",),
-    "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "runs", "sweeps"),
+    "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "alternatives", "runs", "sweeps"),
 }  # fmt: skip
 
 
