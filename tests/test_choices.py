@@ -6,11 +6,13 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from ftlib.book.choices import (
     best_cell,
+    best_elsewhere,
     choose_seen,
     measure,
     nearness,
@@ -112,6 +114,16 @@ def test_the_best_cell_is_best_on_average_not_once():
 
 def test_a_cell_that_diverged_once_loses_what_it_would_have_had():
     assert best_cell(np.array([[0.9, np.nan], [0.5, 0.5]])) == (1,)
+
+
+def test_the_best_of_many_is_chosen_by_the_other_seeds():
+    """Seed 0 finds b best by luck; the others say a, and seed 0 counts for what they are told."""
+    keys = [(pair, seed) for pair in ("p", "q") for seed in (0, 1, 2)]
+    table = pd.DataFrame(
+        {"a": [1.0, 5, 3, 2, 5, 3], "b": [9.0, 1, 1, 9, 1, 1], "c": 99.0}, pd.MultiIndex.from_tuples(keys)
+    )
+    table.index.names = ["pair", "seed"]
+    assert best_elsewhere(table, ["a", "b"]).to_dict() == dict(zip(keys, [1.0, 1, 1, 2, 1, 1], strict=True))
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------

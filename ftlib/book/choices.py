@@ -3,6 +3,7 @@
     measure       of one run: AUSUC, the features' NCM accuracy, and Acc_{Y/Y} with each estimate of γ
     robustness    how far a measure varies over a grid, and what share of the grid is near its best
     best_cell     the setting that is best on average
+    best_elsewhere   for each seed the best of many, as the other seeds choose it
     choose_seen   S as the classes most like one of them, or as unlike each other as can be
     sizes_of      shares of the classes as numbers; thinned: images as they come in another mix
     nearness      how like its nearest seen class an absent class is
@@ -15,9 +16,10 @@ All are pure functions of a run's arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -55,6 +57,16 @@ def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None =
         }
         values |= {f"{name}_yy": curve.at(estimate).yy for name, estimate in estimates.items()}
     return values
+
+
+def best_elsewhere(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    """Under each (pair, seed) the value of that of the columns ``names`` whose mean over all other seeds is largest.
+
+    The best of many chosen by the seed itself would be best by luck, too. There are two seeds at least.
+    """
+    means: Any = table[list(names)].groupby("seed").mean()
+    chosen = {seed: means.drop(index=[seed]).mean().idxmax() for seed in means.index}
+    return pd.Series([row[chosen[key[1]]] for key, row in table.iterrows()], table.index)
 
 
 # --- hyper-parameters ------------------------------------------------------------------------------------------------
