@@ -25,11 +25,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.checks import Array, as_tensor, check_finite, check_gamma, check_labels, check_logits, check_outputs, kind_of
+from ftlib.checks import (
+    SEEN_ONLY,
+    Array,
+    as_tensor,
+    check_finite,
+    check_gamma,
+    check_labels,
+    check_logits,
+    check_seen,
+    kind_of,
+)  # fmt: skip
 from ftlib.core import ClassSplit, class_ids, head_layers
-from ftlib.metrics import seen_unseen_curve, split_accuracies, strongest_rival
-
-SEEN_ONLY = "the seen classes: an estimator takes fine-tuning training outputs only, since absent-class data would leak"
+from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals, same_images
+from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 
 class Gamma(float):
@@ -68,7 +77,7 @@ def average_logit_gap(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
     >>> float(average_logit_gap(np.array([[9.0, 3, 1, 0], [2, 8, 0, 1]]), np.array([0, 1]), split))  # 5/2 − 1/2
     2.0
     """
-    logits, labels = _check(logits, labels, split)
+    logits, labels = check_seen(logits, labels, split)
     seen, absent = (torch.tensor(side, device=logits.device) for side in (split.seen, split.absent))
     mean = logits.mean(0, dtype=torch.float64)
     true = logits.gather(1, labels[:, None]).mean(dtype=torch.float64)
@@ -97,7 +106,7 @@ def competitor_gap(
     else:
         seen, absent = (float((side.logits @ side.chance).mean()) for side in sides)
     if before is not None:
-        seen -= competitor_gap(_same_images(before, logits), labels, split, soft=soft)
+        seen -= competitor_gap(same_images(before, logits), labels, split, soft=soft)
     return Gamma(seen - absent, split)
 
 
@@ -165,37 +174,6 @@ def prior_gamma(labels: Array, split: ClassSplit) -> Gamma:
     if not len(check_labels(labels, labels, split.seen, SEEN_ONLY)):
         raise ValueError("0 labels: expected those of the fine-tuning images, at least one")
     return Gamma(math.log(len(labels) / len(split.seen) + 1), split)
-
-
-class Mirrored(NamedTuple):
-    """Margins (best seen − best absent logit) and whether the true class leads its side, all [N]."""
-
-    seen: np.ndarray
-    seen_hit: np.ndarray
-    absent: np.ndarray
-    absent_hit: np.ndarray
-
-
-def mirrored_margins(logits: Array, labels: Array, split: ClassSplit, old_head: Array) -> Mirrored:
-    """The margins of the seen images, and those that absent images would have, imitated by mirroring the seen ones.
-
-    An image of an absent class differs from a seen one in one respect: its own row of the head was never fine-tuned.
-    So give a seen image back its pre-trained row: a = what the pre-trained head says for the true class minus its
-    strongest rival in S, on the fine-tuned features. The mirror image's own logit is then that much above the strongest
-    absent rival, and its margin is r_S − (r_U + max(a, 0)), with r the strongest wrong logits of the fine-tuned model.
-
-    ``old_head`` are the logits [N, C] that the pre-trained head gives to the fine-tuned features of the same images;
-    the other arguments are those of `average_logit_gap`.
-    """
-    gap = rivals(logits, labels, split)
-    old = rivals(_same_images(old_head, logits), labels, split)
-    advantage = old.true - old.seen
-    return Mirrored(
-        np.maximum(gap.true, gap.seen) - gap.absent,
-        gap.true > gap.seen,
-        gap.seen - gap.absent - np.maximum(advantage, 0),
-        advantage > 0,
-    )
 
 
 def mirrored(
@@ -321,6 +299,12 @@ def oracle_gamma(logits: Array, labels: Array, split: ClassSplit) -> Gamma:
     return Gamma(seen_unseen_curve(logits, labels, split).best_gamma(), split)
 
 
+def _share(share: float, name: str, of: str) -> float:
+    if not 0 < share < 1:
+        raise ValueError(f"{name}={share}: expected a share of the {of}, between 0 and 1")
+    return share
+
+
 # --- putting γ to use -------------------------------------------------------------------------------------------------
 
 AnyArray = TypeVar("AnyArray", Tensor, np.ndarray)
@@ -405,63 +389,3 @@ def _columns(absent: Iterable[int], num_classes: int) -> list[int]:
     if columns := class_ids(absent, num_classes, "absent classes"):
         return list(columns)
     raise ValueError(f"the absent classes are empty: expected at least one of {num_classes}")
-
-
-# --- what the estimators look at --------------------------------------------------------------------------------------
-
-
-class Rivals(NamedTuple):
-    """On images of seen classes, all float64 [N]: logits of the true class and of its strongest rivals."""
-
-    true: np.ndarray
-    seen: np.ndarray  # the strongest class of S that is not the true one
-    absent: np.ndarray  # the strongest class of U
-
-
-def rivals(logits: Array, labels: Array, split: ClassSplit) -> Rivals:
-    """What most estimators look at."""
-    logits, labels = _check(logits, labels, split)
-    true = logits.gather(1, labels[:, None])[:, 0]
-    parts = true, *(strongest_rival(logits, labels, side) for side in (split.seen, split.absent))
-    return Rivals(*(part.double().cpu().numpy() for part in parts))
-
-
-class Drawn(NamedTuple):
-    """All rivals on one side, and how likely each is to be the strongest of a few that are drawn at random."""
-
-    logits: Tensor  # float64 [N, n], ascending
-    chance: Tensor  # float64 [n]
-
-
-def drawn_rivals(logits: Array, labels: Array, split: ClassSplit) -> tuple[Drawn, Drawn]:
-    """Rivals in S and in U, as many drawn from either side as the smaller one has."""
-    logits, labels = _check(logits, labels, split)
-    others = logits.double().scatter(1, labels[:, None], -torch.inf)
-    k = min(len(split.seen) - 1, len(split.absent))
-
-    def drawn(classes: tuple[int, ...], n: int) -> Drawn:
-        chances = [math.comb(weaker, k - 1) / math.comb(n, k) for weaker in range(n)]  # draws of which it is the top
-        return Drawn(others[:, list(classes)].sort(1).values[:, -n:], others.new_tensor(chances))
-
-    return drawn(split.seen, len(split.seen) - 1), drawn(split.absent, len(split.absent))  # less the true class
-
-
-def _share(share: float, name: str, of: str) -> float:
-    if not 0 < share < 1:
-        raise ValueError(f"{name}={share}: expected a share of the {of}, between 0 and 1")
-    return share
-
-
-def _check(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
-    logits, labels = check_outputs(logits, labels, split)
-    if len(split.seen) == 1:
-        raise ValueError(f"class {split.seen[0]} is the only seen class: γ is found by comparing it with others")
-    check_labels(labels, logits, split.seen, SEEN_ONLY)
-    check_finite(logits, "logits", split.classes)
-    return logits, labels
-
-
-def _same_images(other: Array, logits: Array) -> Array:
-    if len(other) != len(logits):
-        raise ValueError(f"{len(other)} rows of one model, {len(logits)} of the other: both must see the same images")
-    return other

@@ -13,12 +13,23 @@ from torch import Tensor
 from ftlib.core import ClassSplit, class_ids
 
 Array = Tensor | np.ndarray
+SEEN_ONLY = "the seen classes: an estimator takes fine-tuning training outputs only, since absent-class data would leak"
 
 
 def check_outputs(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
     """Logits [N, C] and int64 labels [N] in Y as tensors on one device; `check_finite` is left to the caller."""
     logits = check_logits(logits, split)
     return logits, check_labels(labels, logits, split.classes, "the split's classes Y = S ∪ U")
+
+
+def check_seen(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
+    """As `check_outputs`, and finite, of two seen classes or more, without a label of any other."""
+    logits, labels = check_outputs(logits, labels, split)
+    if len(split.seen) == 1:
+        raise ValueError(f"class {split.seen[0]} is the only seen class: γ is found by comparing it with others")
+    check_labels(labels, logits, split.seen, SEEN_ONLY)
+    check_finite(logits, "logits", split.classes)
+    return logits, labels
 
 
 def check_logits(logits: Array, split: ClassSplit) -> Tensor:

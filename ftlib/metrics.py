@@ -1,28 +1,25 @@
 """Accuracies over seen and absent classes, the exact seen-unseen curve with its area, and nearest class means.
 
-A calibrated classifier predicts argmax_c f_c(x) + γ·1[c ∈ U]. Per sample, margin = max_{c∈S} f_c − max_{c∈U} f_c,
-in float64, says all that γ can do: the sample is predicted absent if and only if γ > margin (a tie stays seen). So
-every accuracy follows from N margins and from whether the label is the best class of its own side, and sorting the
-margins gives the whole curve at once. Everything takes torch tensors on any device or NumPy arrays, needs one pass
-over the logits, and returns Python floats or NumPy arrays on the CPU. Accuracies are fractions in [0, 1].
+A calibrated classifier predicts argmax_c f_c(x) + γ·1[c ∈ U]. Every accuracy follows from N margins and from whether
+the label is the best class of its own side (`ftlib.margins`), and sorting the margins gives the whole curve at once.
+Everything takes torch tensors on any device or NumPy arrays, and returns Python floats or NumPy arrays on the CPU.
+Accuracies are fractions in [0, 1].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
-from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_matrix, check_outputs
+from ftlib.checks import Array, check_finite, check_gamma, check_labels, check_matrix
 from ftlib.core import ClassSplit, whole
+from ftlib.margins import best_of_sides
 
 
 @dataclass(frozen=True)
@@ -165,6 +162,19 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     return Curve(sy, uy, yy, ausuc, edges)
 
 
+def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct margins, ascending [K − 1], and how many falls and rises are below each of the K pieces between them."""
+    if len(falls) + len(rises) == 0:
+        return np.zeros(1), np.zeros(2, int), np.zeros(2, int)  # nothing ever changes: two equal ends
+    margins = np.concatenate([np.sort(falls), np.sort(rises)])
+    order = margins.argsort(kind="stable")  # of two ascending runs, which costs no more than merging them
+    margins = margins[order]
+    last = np.flatnonzero(margins[1:] != margins[:-1])  # of each run of equal margins
+    below = np.concatenate([[0], last + 1, [len(margins)]])
+    won = np.concatenate([[0], np.cumsum(order >= len(falls))])[below]
+    return margins[below[1:] - 1], below - won, won
+
+
 def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_classes: int) -> np.ndarray:
     """Cosine of L2-normalised features to the re-normalised class means of L2-normalised training features (NCM).
 
@@ -214,99 +224,3 @@ def _average(right: np.ndarray, label: np.ndarray, per_class: bool) -> float:
         return float(np.count_nonzero(right) / len(right))
     n = np.bincount(label)
     return float((np.bincount(label, weights=right)[n > 0] / n[n > 0]).mean())
-
-
-# --- margins: all that γ can do, from one pass over the logits -------------------------------------------------------
-
-
-class Best(NamedTuple):
-    """Per sample: the margin; is the label the best class of its side; is that side absent; the label. All [N]."""
-
-    margin: np.ndarray
-    hit: np.ndarray
-    absent: np.ndarray
-    label: np.ndarray
-
-
-def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
-    """One pass over the logits; ties on one side go to the lowest class id. Errors as for `split_accuracies`."""
-    logits, labels = check_outputs(logits, labels, split)
-    device, columns = logits.device, list(split.classes)
-    all_columns = len(columns) == logits.shape[1]
-    absent_column = torch.isin(torch.tensor(columns, device=device), torch.tensor(split.absent, device=device))
-    place = torch.zeros(logits.shape[1], dtype=torch.int64, device=device)
-    place[columns] = torch.arange(len(columns), device=device)
-    place = labels if all_columns else place[labels]
-    is_absent = absent_column[place]
-    no_absent = torch.zeros(len(columns), dtype=logits.dtype, device=device).masked_fill(absent_column, -torch.inf)
-    no_seen = torch.zeros_like(no_absent).masked_fill(~absent_column, -torch.inf)
-    margin = torch.empty(len(logits), dtype=torch.float64, device=device)
-    hit, tied = torch.empty_like(is_absent), torch.empty_like(is_absent)
-    finite = True
-    # Blocks that stay in the CPU's cache. Adding −inf takes a column out and adding 0 keeps it as it is, which with a
-    # row's maximum costs less than gathering the columns of a side. The label's logit is taken out too, which leaves
-    # its rivals: whether it is the best is one comparison, and the slow argmax is needed for exact ties only.
-    step = max(1, (2**19 if device.type == "cpu" else 2**28) // len(columns))
-
-    def reduce(start: int) -> None:
-        nonlocal finite
-        rows = slice(start, start + step)
-        block = (logits[rows] if all_columns else logits[rows][:, columns]).contiguous()
-        at = torch.arange(0, block.numel(), len(columns), device=device) + place[rows]  # labels: gather takes thrice
-        own, kept, sides = block.view(-1)[at], torch.empty_like(block), []
-        for mask in (no_absent, no_seen):
-            torch.add(block, mask, out=kept).view(-1).index_fill_(0, at, -torch.inf)
-            sides.append(kept.amax(1))
-        rival, other = torch.where(is_absent[rows], sides[1], sides[0]), torch.where(is_absent[rows], *sides)
-        torch.gt(own, rival, out=hit[rows])
-        torch.eq(own, rival, out=tied[rows])
-        lead = torch.maximum(own, rival).double() - other
-        torch.where(is_absent[rows], -lead, lead, out=margin[rows])
-        if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
-            finite = False
-
-    _for_each(reduce, range(0, len(logits), step))
-    if not (finite and all_columns):
-        check_finite(logits, "logits", columns)
-    rows = tied.nonzero()[:, 0]
-    for side, classes in ((False, split.seen), (True, split.absent)):
-        of_side = rows[is_absent[rows] == side]
-        first = logits[of_side][:, list(classes)].argmax(1)
-        hit[of_side] = torch.tensor(classes, device=device)[first] == labels[of_side]
-    return Best(*(t.cpu().numpy() for t in (margin, hit, is_absent, labels)))
-
-
-def strongest_rival(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
-    """The largest logit of ``classes`` less the label's own, [N]; −inf where the label is the only one of them."""
-    return logits.scatter(1, labels[:, None], -torch.inf)[:, list(classes)].amax(1)
-
-
-def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct margins, ascending [K − 1], and how many falls and rises are below each of the K pieces between them."""
-    if len(falls) + len(rises) == 0:
-        return np.zeros(1), np.zeros(2, int), np.zeros(2, int)  # nothing ever changes: two equal ends
-    margins = np.concatenate([np.sort(falls), np.sort(rises)])
-    order = margins.argsort(kind="stable")  # of two ascending runs, which costs no more than merging them
-    margins = margins[order]
-    last = np.flatnonzero(margins[1:] != margins[:-1])  # of each run of equal margins
-    below = np.concatenate([[0], last + 1, [len(margins)]])
-    won = np.concatenate([[0], np.cumsum(order >= len(falls))])[below]
-    return margins[below[1:] - 1], below - won, won
-
-
-def _for_each(work: Callable[[int], None], starts: range) -> None:
-    """Blocks over as many threads as torch may use, each serial inside.
-
-    Left to itself torch splits every small operation over its threads and waits for the slowest; on a busy machine
-    that costs ten times the work.
-    """
-    threads = min(torch.get_num_threads(), len(starts))
-    if threads == 1:
-        for start in starts:
-            work(start)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, starts))
-    finally:
-        torch.set_num_threads(torch.get_num_threads())  # the workers' 1 is now what new threads would start from

@@ -32,6 +32,7 @@ from ftlib import (
     methods,
     metrics,
     models,
+    probes,
     reliability,
     training,
 )
@@ -733,9 +734,9 @@ bad("shift-of-nothing", lambda _: analysis.shift_shares(torch.zeros(2, 2)), V, "
 bad("alignment-one-class", lambda _: analysis.alignment(TENSOR, TENSOR, ClassSplit([1], [2, 3])), V, "class 1",
     "only seen class")
 bad("separability-one-class",
-    lambda _: analysis.separability((TENSOR, LABELS), (TENSOR, LABELS), ClassSplit([1], [2, 3])), V,
+    lambda _: probes.separability((TENSOR, LABELS), (TENSOR, LABELS), ClassSplit([1], [2, 3])), V,
     "1 seen and 2 absent", "two of each")
-bad("separability-label", lambda _: analysis.separability((TENSOR, LABELS + 1), (TENSOR, LABELS), SPLIT), V,
+bad("separability-label", lambda _: probes.separability((TENSOR, LABELS + 1), (TENSOR, LABELS), SPLIT), V,
     "labels [4]", "split's classes")
 bad("softmax-step-label", lambda _: analysis.softmax_step(TENSOR, TENSOR, torch.arange(4) + 1), V, "labels [4]",
     "0 to 3")

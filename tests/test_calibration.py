@@ -26,13 +26,13 @@ from ftlib.calibration import (
     fold_gamma,
     margin_quantile,
     mirrored,
-    mirrored_margins,
     oracle_gamma,
     prior_gamma,
     pseudo_cross_validation,
     rival_share,
 )
 from ftlib.core import ClassSplit
+from ftlib.margins import mirrored_margins
 from ftlib.metrics import split_accuracies
 
 assert ftlib.__version__
@@ -127,13 +127,6 @@ def test_the_margin_quantile_gives_up_the_share_that_was_asked_for(loss):
     gamma = margin_quantile(logits, labels, SPLIT, loss)
     best_seen = logits[:, list(SPLIT.seen)].max(1)
     assert np.mean(best_seen - logits[:, list(SPLIT.absent)].max(1) < gamma) == pytest.approx(loss, abs=2e-3)
-
-
-def test_mirrored_margins_by_hand():
-    old_head = np.array([[4.0, 99, 3, 99, 1, 99], [2, 99, 5, 99, 8, 99]])  # advantages 4 − 3 and 5 − 8
-    m = mirrored_margins(LOGITS, LABELS, SPLIT, old_head)
-    assert m.seen.tolist() == [9 - 5, 9 - 3] and m.seen_hit.tolist() == [True, False]
-    assert m.absent.tolist() == [3 - (5 + 1), 9 - (3 + 0)] and m.absent_hit.tolist() == [True, False]
 
 
 @settings(max_examples=100, deadline=None)

@@ -51,8 +51,8 @@ def test_the_cublas_workspace_is_fixed_unless_the_user_chose_one():
 
 ROOT = Path(ftlib.__file__).parent
 LEFT = {  # a module to all that it may import, besides what those may
-    "core": (), "checks": ("core",), "metrics": ("checks",),
-    "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",),
+    "core": (), "checks": ("core",), "margins": ("checks",), "metrics": ("margins",),
+    "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",), "probes": ("checks",),
     "recommend": ("calibration",),
     "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),

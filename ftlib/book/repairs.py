@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftlib.calibration import Gamma, drawn_rivals
+from ftlib.calibration import Gamma
 from ftlib.checks import Array, as_tensor, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit
+from ftlib.margins import drawn_rivals
 from ftlib.metrics import seen_unseen_curve
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import Mirrored
+from ftlib.margins import Mirrored
 from ftlib.metrics import Curve
 
 from .design import COLOURS, WIDTH, colour_of, histograms, interval, rows_down
