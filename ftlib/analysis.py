@@ -231,27 +231,3 @@ def approach(before: Tensor, after: Tensor, goal: Tensor) -> Approach:
 def mean_cosine(a: Tensor, b: Tensor) -> float:
     """Mean over rows of the cosine between a row of ``a`` and the same row of ``b`` (or the only one)."""
     return float(cosine_similarity(a.double(), b.double(), dim=-1).mean())
-
-
-class Plane(NamedTuple):
-    """The plane through a cloud of points that keeps most of its variance (PCA)."""
-
-    centre: Tensor  # [D]
-    axes: Tensor  # [2, D], orthonormal
-    share: float  # of the variance
-
-    def project(self, points: Tensor) -> np.ndarray:
-        """[K, 2]"""
-        return ((points.double() - self.centre) @ self.axes.T).numpy()
-
-
-def principal_plane(points: Tensor) -> Plane:
-    """The first two principal components of points [K, D], each axis with its largest entry positive."""
-    from sklearn.decomposition import PCA
-
-    if points.ndim != 2 or min(points.shape) < 2:
-        raise ValueError(f"points {list(points.shape)}: a plane needs at least two points [K, D] of two dimensions")
-    pca = PCA(2, svd_solver="full").fit(points.double().numpy())
-    axes = torch.from_numpy(pca.components_)
-    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-    return Plane(torch.from_numpy(pca.mean_), axes * largest.sign(), float(pca.explained_variance_ratio_.sum()))

@@ -21,7 +21,6 @@ from ftlib.analysis import (
     lead,
     logits_of,
     mean_cosine,
-    principal_plane,
     shift_shares,
     softmax_step,
     trajectory,
@@ -311,21 +310,3 @@ def test_noise_in_the_means_before_looks_as_much_like_the_way_to_any_goal():
     found = approach(before, torch.zeros_like(before), draws(60, 400, seed=1))
     assert found.own > 0.5
     assert found.own == pytest.approx(found.other, abs=0.02)
-
-
-def test_a_plane_is_found_whole():
-    """Points of a plane in five dimensions keep their distances, and no variance is lost."""
-    axes, _ = torch.linalg.qr(draws(5, 2))
-    flat = draws(20, 2, seed=1) * torch.tensor([3.0, 1.0])
-    points = flat @ axes.T + draws(5, seed=2)
-    plane = principal_plane(points)
-    assert plane.share == pytest.approx(1)
-    np.testing.assert_allclose(np.linalg.norm(plane.project(points), axis=1), (flat - flat.mean(0)).norm(dim=1))
-
-
-def test_the_share_of_a_plane_worked_by_hand():
-    points = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
-    points = torch.cat([points, -points])  # variances 9 : 4 : 1
-    plane = principal_plane(points)
-    assert plane.share == pytest.approx(13 / 14)
-    np.testing.assert_allclose(plane.project(points[:2]), [[3, 0], [0, 2]], atol=1e-12)

@@ -741,7 +741,6 @@ bad("separability-label", lambda _: probes.separability((TENSOR, LABELS + 1), (T
 bad("softmax-step-label", lambda _: analysis.softmax_step(TENSOR, TENSOR, torch.arange(4) + 1), V, "labels [4]",
     "0 to 3")
 bad("class-means-label", lambda _: analysis.class_means(TENSOR, torch.arange(4), 3), V, "labels [3]", "0 to 2")
-bad("plane-of-a-point", lambda _: analysis.principal_plane(TENSOR[:1]), V, "[1, 4]", "two points")
 
 bad("robustness-nothing", lambda _: choices.robustness(np.array([])), V, "[]", "from 0 upwards")
 bad("robustness-negative", lambda _: choices.robustness(np.array([0.5, -1])), V, "-1.0", "from 0 upwards")

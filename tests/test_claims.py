@@ -89,7 +89,6 @@ def test_a_claim_survives_json(effects):
 
 def test_a_claim_on_the_page():
     claim = check("absent-drop", "Absent accuracy falls.", seeds(12.0, 12.5, 13.0))
-    assert claim.fact() == "absent-drop: replicates"
     assert claim._repr_markdown_() == (
         "> **✓ replicates** — Absent accuracy falls.  \n"
         "> 12.5 points, 95 % interval [11.3, 13.7], n = 3 · expected above 0 · `absent-drop`"

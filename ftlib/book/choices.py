@@ -150,12 +150,12 @@ def nearness(means: Tensor, split: ClassSplit) -> float:
     return float(_similarities(means)[list(split.absent)][:, list(split.seen)].amax(1).mean())
 
 
-def tsne(means: Tensor, seed: int = 0) -> np.ndarray:
+def tsne(means: Tensor) -> np.ndarray:
     """Class means [C, D] in the plane [C, 2], such that near neighbours stay near (van der Maaten and Hinton, 2008)."""
     from sklearn.manifold import TSNE
 
     perplexity = min(15.0, (len(means) - 1) / 3)
-    model = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=seed)
+    model = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=0)
     return model.fit_transform((means - means.mean(0)).double().numpy())
 
 

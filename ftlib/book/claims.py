@@ -48,10 +48,6 @@ class Claim:
         """Whether this is a finding of the paper's, and not the book's own."""
         return self.id in PAPER
 
-    def fact(self) -> str:
-        """The line that a checked cell prints: "absent-drop: replicates"."""
-        return f"{self.id}: {self.verdict}"
-
     def say(self, replicates: str, contradicts: str, cannot_tell: str) -> str:
         """The sentence that fits the verdict."""
         return {"replicates": replicates, "contradicts": contradicts}.get(self.verdict, cannot_tell)
@@ -102,8 +98,8 @@ def check(
 ) -> Claim:
     """Judge a statement by its measured effects: mean, 95 % Student-t interval over repetitions, verdict.
 
-    >>> check("absent-drop", "Absent accuracy falls.", {"seed 0": 12.0, "seed 1": 12.5, "seed 2": 13.0}).fact()
-    'absent-drop: replicates'
+    >>> check("absent-drop", "Absent accuracy falls.", {"seed 0": 12.0, "seed 1": 12.5, "seed 2": 13.0}).verdict
+    'replicates'
 
     A verdict that one more repetition could tip is none: it must stand when one joins that lies two standard deviations
     off the mean, on either side.
