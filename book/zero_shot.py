@@ -10,14 +10,13 @@ zeroshot_classification_templates.txt, both from its data set of clip-benchmark 
 """
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 import ftlib  # first of all that imports timm
 import timm
 from ftlib import checkpoints, clip
 from ftlib.benchmarks import vtab
+from ftlib.core import find_data
 from ftlib.store import write_atomic
 from safetensors.torch import save
 
@@ -28,9 +27,9 @@ def main(argv=None):
     parser.add_argument("--tower", help="timm's weights of the image tower, in place of its hub's")
     parser.add_argument("--head", help="embeddings of one set's classes, in place of open_clip's")
     args = parser.parse_args(argv)
-    data = Path(os.environ.get("FTLIB_DATA") or ".").expanduser()
-    sets = args.sets or [name for name in vtab.SETS if (data / "vtab-1k" / name).is_dir()]
     try:
+        data = find_data("vtab-1k").parent
+        sets = args.sets or [name for name in vtab.SETS if (data / "vtab-1k" / name).is_dir()]
         if not sets or (args.head and len(sets) > 1):
             raise ValueError(f"{len(sets)} sets of VTAB in {data}: name those you mean, one alone with --head")
         heads = {name: embeddings(name, args.head) for name in sets}
@@ -53,7 +52,7 @@ def embeddings(name, head):
         if len(found) != classes:
             raise ValueError(f"{head} has embeddings of {len(found)} classes: {name} has {classes}")
         return found
-    folder = checkpoints.find_data(f"vtab-1k/{name}")
+    folder = find_data(f"vtab-1k/{name}")
     files = [folder / file for file in ("classnames.txt", "zeroshot_classification_templates.txt")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(

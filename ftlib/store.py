@@ -25,7 +25,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from filelock import FileLock
@@ -144,8 +144,10 @@ class Store:
         return self.root / "known" / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all, and its folder if need be: beside its place, to the disk, then renamed.
+
+    What is large need not be copied for it: ``content`` may be a function that writes it into the open file.
 
     OSError if it cannot be written: what was there before is as it was, and nothing is left beside it.
     """
@@ -153,7 +155,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(content)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

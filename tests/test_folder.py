@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tracemalloc
 import unicodedata
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ftlib.benchmarks import folder, identity, left_out, load, load_domain, source_of
+from ftlib.benchmarks import decoding, folder, identity, left_out, load, load_domain, source_of
 
 RED = (200, 30, 30)
 
@@ -43,7 +44,7 @@ def root(tmp_path) -> Path:
 
 def only(path: Path) -> np.ndarray:
     """How a single image is decoded at size 8, [3, 8, 8]."""
-    return folder._decode(path, 8)
+    return decoding._decode(path, 8)
 
 
 def test_a_root_is_found_in_ftlib_data(root):
@@ -71,9 +72,20 @@ def test_a_source_can_be_named_without_its_images():
 
 def test_a_second_load_decodes_nothing(root, monkeypatch):
     first = load_domain("folder:home/art", size=8)
-    monkeypatch.setattr(folder, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded again"))
     second = load_domain("folder:home/art", size=8)
     assert first.train.images.equal(second.train.images) and first.test.labels.equal(second.test.labels)
+
+
+def test_decoding_takes_the_memory_of_the_images_once(root):
+    for i in range(100):
+        shutil.copy(root / f"art/cup/{i % 10}.png", root / f"art/cup/more{i}.png")
+    listed = folder.listing("home/art")
+    tracemalloc.start()
+    images, *_ = decoding.decoded(listed, 64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(images) == 130 and peak < 1.5 * images.nbytes
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
@@ -171,7 +183,7 @@ def test_another_image_is_another_identity(root, change):
 
 def test_an_identity_reads_no_file_twice(root, monkeypatch):
     before = identity("folder:home/art")
-    monkeypatch.setattr(folder, "_digest", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(decoding, "_digest", lambda *_: pytest.fail("read again"))
     assert identity("folder:home/art") == before
 
 
@@ -189,7 +201,7 @@ def counts(name: str) -> dict[str, int]:
     """What is left out, as the second load tells it: from the cache."""
     first = left_out(name, {"size": 8})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder, "_decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded again"))
         assert left_out(name, {"size": 8}) == first
     return first
 
@@ -202,7 +214,7 @@ def test_what_was_left_out_is_told_by_every_load(root):
             load_domain("folder:home/art", size=8)
     assert counts("folder:home/art-real-world") == counts("folder:home/art") == {"damaged images": 4}
     assert left_out(["folder:home/art-real-world", "folder:home/real-world-art"], {"size": 8}) == {"damaged images": 4}
-    assert folder.left_out(folder.listing("home/art"), 8) == {"damaged images": [f"cup/{i}.png" for i in range(4)]}
+    assert decoding.left_out(folder.listing("home/art"), 8) == {"damaged images": [f"cup/{i}.png" for i in range(4)]}
 
 
 def test_no_more_than_ten_names_are_told(root):
@@ -343,7 +355,7 @@ def test_folders_that_take_no_part_are_told(root):
         (root / notes / "index.html").write_text("text")
     picture(root / "art/cover.png")
     assert load("folder:home/art-real-world", size=8).class_names == ("cup", "fork", "pan")
-    assert folder.left_out(folder.listing("home/art"), 8) == {
+    assert decoding.left_out(folder.listing("home/art"), 8) == {
         "folders that are no domains": ["home/.git", "home/__MACOSX", "home/docs"],
         "hidden or system folders": [".cache", "@eaDir", "cup/@eaDir"],
         "folders without images": ["notes"],
@@ -397,7 +409,7 @@ def test_what_cannot_be_read_for_now_is_not_taken_for_damage(root, monkeypatch):
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
-        patch.setattr(folder.Image, "open", busy)
+        patch.setattr(decoding.Image, "open", busy)
         load_domain("folder:home/art", size=8)
     assert len(load_domain("folder:home/art", size=8).train) == 21
 

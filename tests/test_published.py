@@ -95,7 +95,7 @@ def test_office_home_is_split_by_the_lists_whatever_the_seed(home):
 def test_classes_of_one_s_own_may_be_seen_in_place_of_the_authors(home):
     assert load_target("officehome/Art-Real_World", seen=[4, 1], **TINY)[1].seen == (1, 4)
     assert len(load_target("officehome/Art-Real_World", seen=9, **TINY)[1].seen) == 9
-    drawn = {officehome.split("Product", seed) for seed in range(3)}
+    drawn = {officehome.split(None, seed, None, "Product") for seed in range(3)}
     assert len(drawn) == 3 and {len(split.seen) for split in drawn} == {30}
 
 
@@ -117,7 +117,7 @@ def test_a_list_is_part_of_what_a_run_is_kept_under(home):
 
 def test_what_office_home_depends_on_is_part_of_a_key():
     assert [m.__name__.rpartition(".")[2] for m in modules_of("officehome/Art-Product")] == [
-        "officehome", "published", "folder",
+        "officehome", "published", "decoding",
     ]  # fmt: skip
 
 

@@ -10,7 +10,8 @@
 
 A family is a module with ``load_domain(name, seed, role, **options)`` and ``split_pair(pair)``. Every family takes the
 options of a pair for a single domain too, so that a source can be pre-trained on without its target. Those of `GIVEN`
-have no pairs: the head is given, and there is a target alone. Files are told by ``listings``, or by ``find``.
+have no pairs: the head is given, and there is a target alone. Files are told by ``listings``, or by ``find``; seen
+classes are drawn by ``split(target, seed, seen, source)``, where it is not `ftlib.core.split_classes` over all.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 
 from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 
-from . import digits, drawing, folder, glyphs, imagenet, iwildcam, officehome, published, vtab
+from . import decoding, digits, drawing, folder, glyphs, imagenet, iwildcam, officehome, published, vtab
 from .imagenet import LISTS, list_file
 
 __all__ = [
@@ -96,22 +97,16 @@ def load_target(
     family, rest = _family(name)
     if isinstance(tail, bool) or not isinstance(tail, int | float) or not tail >= 1:
         raise ValueError(f"tail={tail!r}: expected 1 or more, how many times fewer images the last seen class keeps")
-    if not has_source(name):
-        target = _load(family, rest, seed, "target", options)
-        split = published.split_shown(target, seed, seen)
+    source_name, target_name = family.split_pair(rest) if has_source(name) else ("", rest)
+    if hasattr(family, "check_pair"):
+        family.check_pair(source_name, target_name)
+    if options.get("stay") or options.get("other"):
+        options["pair"] = source_name, seen
+    target = _load(family, target_name, seed, "target", options)
+    if hasattr(family, "split"):
+        split = family.split(target, seed, seen, source_name)
     else:
-        source_name, target_name = family.split_pair(rest)
-        if family is folder:
-            folder.check_pair(source_name, target_name)
-        if options.get("stay") or options.get("other"):
-            options["pair"] = source_name, seen
-        target = _load(family, target_name, seed, "target", options)
-        if family is officehome:
-            split = officehome.split(source_name, seed, seen)
-        elif family is iwildcam:  # of its classes a location shows few
-            split = published.split_shown(target, seed, seen)
-        else:
-            split = split_classes(len(target.class_names), seed, seen)
+        split = split_classes(len(target.class_names), seed, seen)
     return (replace(target, train=_long_tail(target.train, split.seen, tail)) if tail > 1 else target), split
 
 
@@ -150,7 +145,7 @@ def identity(name: str) -> str:
     """
     listed, lists = _files(name)
     texts = [hashlib.sha256(path.read_bytes()).hexdigest()[:20] for path in lists]
-    return "+".join([*map(folder.identity, listed), *texts])
+    return "+".join([*map(decoding.identity, listed), *texts])
 
 
 def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) -> dict[str, int]:
@@ -162,7 +157,7 @@ def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) 
     with suppress(FileNotFoundError):
         names = [names] if isinstance(names, str) else names
         for listed in {listed.key: listed for name in names for listed in _files(name)[0]}.values():
-            for why, which in folder.left_out(listed, (data or {}).get("size", folder.SIZE)).items():
+            for why, which in decoding.left_out(listed, (data or {}).get("size", decoding.SIZE)).items():
                 counts[why] = counts.get(why, 0) + len(which)
     counts.pop(folder.POOLED, None)
     return dict(sorted(counts.items()))
@@ -171,11 +166,14 @@ def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) 
 def modules_of(name: str) -> tuple[ModuleType, ...]:
     """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
-    beside = {glyphs: (drawing,), digits: (), folder: (), vtab: (published, folder, vtab.CLASSIFIER)}
-    return (family, *beside.get(family, (published, folder)))
+    beside = {
+        glyphs: (drawing,), digits: (), folder: (decoding,), imagenet: (published, folder, decoding),
+        vtab: (published, decoding, vtab.CLASSIFIER),
+    }  # fmt: skip
+    return (family, *beside.get(family, (published, decoding)))
 
 
-def _files(name: str) -> tuple[list[folder.Listing], list[Path]]:
+def _files(name: str) -> tuple[list[decoding.Listing], list[Path]]:
     """The files of a domain, or of both in a pair, and the lists that say what they are; nothing where all is drawn."""
     family, rest = _family(name)
     if hasattr(family, "find"):

@@ -14,8 +14,9 @@ import torch
 
 from ftlib.core import Domain, ImageSet, find_data, seeded, split_images, whole
 
-from . import folder, published
+from . import decoding, folder, published
 
+split = published.split  # Y are the classes that ROOT holds
 LISTS = ("train_list", "test_list")  # options that name files of their own
 
 
@@ -24,7 +25,7 @@ def load_domain(
     seed: int = 0,
     role: str = "target",
     *,
-    size: int = folder.SIZE,
+    size: int = decoding.SIZE,
     train_fraction: float = 0.8,
     per_class: int | None = None,
     train_list: str = "",
@@ -50,8 +51,8 @@ def load_domain(
         found = listing(name)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
-    images, labels, prints, left = folder.decoded(found, whole("size", size, 1))
-    said = folder.tell(found, left)
+    images, labels, prints, left = decoding.decoded(found, whole("size", size, 1))
+    said = decoding.tell(found, left)
     if train_list or test_list:
         sides = _published(found, left, train_list, test_list)
     else:
@@ -67,19 +68,19 @@ def load_domain(
     return Domain(tuple(_columns()), *parts)
 
 
-def listings(name: str) -> tuple[folder.Listing, ...]:
+def listings(name: str) -> tuple[decoding.Listing, ...]:
     """The files of ROOT, as `listing` has them."""
     return (listing(name),)
 
 
-def listing(name: str) -> folder.Listing:
+def listing(name: str) -> decoding.Listing:
     """The files of ROOT; FileNotFoundError if it is not here, ValueError if a folder is none of ImageNet's classes."""
     if not name:
         raise ValueError("'imagenet:' names no folder: expected imagenet:ROOT, with the images in ROOT/<wnid>/")
     found = folder.listing_of(folder.unpacked(name, "<wnid>/<image>"))
     if unknown := [wnid for wnid in found.class_names if wnid not in _columns()]:
         raise ValueError(
-            f"{found.folder} holds {folder.some(unknown)}, which ImageNet's 1,000 classes do not have: expected "
+            f"{found.folder} holds {decoding.some(unknown)}, which ImageNet's 1,000 classes do not have: expected "
             "folders named by wnid, such as n01440764"
         )
     return found
@@ -101,7 +102,7 @@ def _columns() -> dict[str, int]:
     return {wnid: column for column, wnid in enumerate(ImageNetInfo().label_names())}
 
 
-def _published(found: folder.Listing, left: folder.LeftOut, *names: str) -> tuple[np.ndarray, ...]:
+def _published(found: decoding.Listing, left: decoding.LeftOut, *names: str) -> tuple[np.ndarray, ...]:
     """Positions, among the images that could be decoded, of those that each list names."""
     bad = {path for paths in left.values() for path in paths}
     files = [(path, label) for path, label, *_ in found.files if path not in bad]
@@ -126,7 +127,9 @@ def _published(found: folder.Listing, left: folder.LeftOut, *names: str) -> tupl
                 )
             side.append(at)
         if missing:
-            raise ValueError(f"{name} names {len(missing)} image(s) that {found.folder} lacks: {folder.some(missing)}")
+            raise ValueError(
+                f"{name} names {len(missing)} image(s) that {found.folder} lacks: {decoding.some(missing)}"
+            )
         if len(set(side)) < max(len(side), 1):
             raise ValueError(f"{name} names {'an image twice' if side else 'no image'}: expected every image once")
         sides.append(np.sort(np.array(side)))
@@ -136,6 +139,6 @@ def _published(found: folder.Listing, left: folder.LeftOut, *names: str) -> tupl
             f"{files[min(both)][0]} is in {names[0]} and in {names[1]}: expected lists that share no image"
         )
     if alone := shown[0] ^ shown[1]:
-        lone = folder.some([found.class_names[label] for label in sorted(alone)])
+        lone = decoding.some([found.class_names[label] for label in sorted(alone)])
         raise ValueError(f"only one of {names[0]} and {names[1]} has images of {lone}: every class needs both")
     return tuple(sides)

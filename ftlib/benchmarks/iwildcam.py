@@ -19,13 +19,14 @@ import numpy as np
 
 from ftlib.core import Domain, seeded, split_images
 
-from . import folder, published
+from . import decoding, published
 
 GET = (
     "iWildCam2020-WILDS v2.0, 12 GB, under the Community Data License Agreement, Permissive, 1.0, is at "
     "wilds.stanford.edu: unpack it to iwildcam_v2.0"
 )
 CLASSES, IMAGES = 182, 203_029
+split = published.split  # of the classes a location shows few
 
 
 class Row(NamedTuple):
@@ -41,7 +42,7 @@ def load_domain(
     seed: int = 0,
     role: str = "source",
     *,
-    size: int = folder.SIZE,
+    size: int = decoding.SIZE,
     per_class: int | None = None,
     train_fraction: float = 0.7,
     subset: bool = False,

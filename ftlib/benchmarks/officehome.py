@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ftlib import core
 from ftlib.core import ClassSplit, Domain, split_classes
 
-from . import folder, published
+from . import decoding, published
 
 GET = (
     "Office-Home, 1.1 GB, for research alone, is asked for at hemanthdv.org/officeHomeDataset.html; image_list is in "
@@ -36,7 +36,7 @@ SEEN = {  # by source
 
 
 def load_domain(
-    name: str, seed: int = 0, role: str = "source", *, size: int = folder.SIZE, subset: bool = False
+    name: str, seed: int = 0, role: str = "source", *, size: int = decoding.SIZE, subset: bool = False
 ) -> Domain:
     """A domain's images, shorter side scaled to ``size`` and the centre cut out, split by the authors' lists.
 
@@ -54,7 +54,7 @@ def split_pair(pair: str) -> tuple[str, str]:
     return core.split_pair(pair, tuple(IMAGES))
 
 
-def split(source: str, seed: int = 0, seen: int | Sequence[int] | None = None) -> ClassSplit:
+def split(target: object, seed: int, seen: int | Sequence[int] | None, source: str) -> ClassSplit:
     """The seen classes of the authors, or other ones that are asked for; of sources that they lack, 30 drawn."""
     if seen is None:
         seen = [int(own) for own in SEEN[source].split()] if source in SEEN else 30

@@ -15,7 +15,7 @@ import torch
 
 from ftlib.core import ClassSplit, Domain, ImageSet, class_ids, find_data, split_classes, whole
 
-from . import folder
+from . import decoding
 
 FEW = "classes that one side lacks"  # why an image takes no part
 
@@ -23,7 +23,7 @@ FEW = "classes that one side lacks"  # why an image takes no part
 class Found(NamedTuple):
     """A domain's images, whether each is one to train on, the files that say so, and how many images there were."""
 
-    listing: folder.Listing
+    listing: decoding.Listing
     train: Sequence[bool]
     lists: Sequence[Path]
     published: int
@@ -69,14 +69,14 @@ def gather(root: Path, class_names: Sequence[str], sides: Sequence[Iterable[tupl
         except FileNotFoundError:
             missing.append(path)
     if missing:
-        raise ValueError(f"{root} lacks {len(missing)} image(s) of its lists: {folder.some(missing)}. {get}")
+        raise ValueError(f"{root} lacks {len(missing)} image(s) of its lists: {decoding.some(missing)}. {get}")
     if len({path for path, *_ in files}) < len(files):
         raise ValueError(f"{root}: its lists name an image twice, or for both sides; expected every image once. {get}")
     both = [label in shown[0] & shown[1] for _, label, _ in rows]
     few = [file[0] for file, kept in zip(files, both, strict=True) if not kept]
     files = [file for file, kept in zip(files, both, strict=True) if kept]
     train = [row[2] for row, kept in zip(rows, both, strict=True) if kept]
-    return Found(folder.Listing(root, tuple(class_names), files, {FEW: few} if few else {}), train, (), 0, get)
+    return Found(decoding.Listing(root, tuple(class_names), files, {FEW: few} if few else {}), train, (), 0, get)
 
 
 def domain(find: Callable[[], Found], size: int, subset: bool) -> Domain:
@@ -91,21 +91,21 @@ def domain(find: Callable[[], Found], size: int, subset: bool) -> Domain:
             f"{listing.folder} has {number:,} images of {published:,} that were published: fetch it again, or say with "
             f"the option subset=True that a part of it is meant. {get}"
         )
-    images, labels, _, left = folder.decoded(listing, whole("size", size, 1))
-    folder.tell(listing, left)
+    images, labels, _, left = decoding.decoded(listing, whole("size", size, 1))
+    decoding.tell(listing, left)
     bad = {path for paths in left.values() for path in paths}
     train = np.array([side for (path, *_), side in zip(listing.files, is_train, strict=True) if path not in bad])
     parts = (ImageSet(torch.from_numpy(images[side]), torch.from_numpy(labels[side])) for side in (train, ~train))
     return Domain(listing.class_names, *parts)
 
 
-def split_shown(domain: Domain, seed: int = 0, seen: int | Sequence[int] | None = None) -> ClassSplit:
-    """Seen and absent classes among those that the images show, as `ftlib.core.split_classes` draws them."""
-    shown = sorted({*domain.train.labels.tolist(), *domain.test.labels.tolist()})
+def split(target: Domain, seed: int, seen: int | Sequence[int] | None, source: str) -> ClassSplit:
+    """Seen and absent classes among those that the target's images show, as `ftlib.core.split_classes` draws them."""
+    shown = sorted({*target.train.labels.tolist(), *target.test.labels.tolist()})
     if not isinstance(seen, Sequence):
         drawn = split_classes(len(shown), seed, seen)
         return ClassSplit([shown[i] for i in drawn.seen], [shown[i] for i in drawn.absent])
-    seen = class_ids(seen, len(domain.class_names), "seen classes")
+    seen = class_ids(seen, len(target.class_names), "seen classes")
     if others := sorted(set(seen) - set(shown)):
         raise ValueError(f"seen classes {others}: there are images of {len(shown)} other columns, not of these")
     return ClassSplit(seen, set(shown) - set(seen))

@@ -13,8 +13,9 @@ from __future__ import annotations
 from ftlib import clip
 from ftlib.core import Domain
 
-from . import folder, published
+from . import decoding, published
 
+split = published.split  # Y are the classes that both lists show
 CLASSIFIER = clip  # whose architecture timm must know before a run is built
 GET = "vtab-1k.tar.gz, each of its sets under its own licence, is linked from github.com/OSU-MLB/MLB-VTAB"
 TRAIN = 1000
@@ -31,7 +32,7 @@ SETS = {  # classes, test images
 
 
 def load_domain(
-    name: str, seed: int = 0, role: str = "target", *, size: int = folder.SIZE, subset: bool = False
+    name: str, seed: int = 0, role: str = "target", *, size: int = decoding.SIZE, subset: bool = False
 ) -> Domain:
     """A set's images, shorter side scaled to ``size`` and the centre cut out, split by the published lists.
 
