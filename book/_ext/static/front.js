@@ -13,14 +13,50 @@
   }
   document.querySelectorAll(".pst-scrollable-table-container").forEach((e) => reach(e, "table, scrolls sideways"));
 
-  // Figures are made for 7 inches at 150 dots. On a phone they keep the width at which their smallest text, of 8 points,
-  // has 10 pixels, a little padding included, and scroll within their frame.
+  // On a phone a figure of several panels becomes one panel below another, each cut out of the same picture; what is
+  // still too wide scrolls within its frame. Figures are made at 150 dots an inch: at 0.62 of its dots, a little padding
+  // included, the smallest text of 8 points has 10 pixels.
+  const phone = matchMedia("(max-width: 40rem)");
+  const LEAST = 0.64;
+  const MOST = 0.85;
+
+  function stack(image) {
+    const panels = JSON.parse(image.dataset.panels);
+    const widths = panels.flatMap((lines) => lines.map((line) => line.reduce((sum, [x0, , x1]) => sum + x1 - x0, 0)));
+    const stacked = document.createElement("div");
+    image.after(stacked);
+    const room = stacked.clientWidth / Math.max(...widths);
+    const whole = Math.min(MOST * image.naturalWidth, Math.max(LEAST * image.naturalWidth, room));
+    const high = (whole * image.naturalHeight) / image.naturalWidth;
+    stacked.className = "stacked";
+    stacked.setAttribute("role", "img");
+    stacked.setAttribute("aria-label", image.alt);
+    for (const lines of panels) {
+      const panel = stacked.appendChild(document.createElement("div"));
+      for (const line of lines) {
+        const row = panel.appendChild(document.createElement("div"));
+        for (const [x0, y0, x1, y1] of line) {
+          const piece = row.appendChild(document.createElement("span"));
+          piece.style.cssText = `width: ${whole * (x1 - x0)}px; height: ${high * (y1 - y0)}px`;
+          const copy = piece.appendChild(new Image());
+          copy.src = image.src;
+          copy.alt = "";
+          copy.style.cssText = `width: ${whole}px; left: ${-whole * x0}px; top: ${-high * y0}px`;
+        }
+      }
+    }
+    image.hidden = true;
+  }
+
   document.querySelectorAll(".bd-article figure img[src*='_images/'], .bd-article div.cell_output img[src*='_images/']")
     .forEach((image) => {
-      const keep = () => {
-        image.style.setProperty("--whole", `${Math.ceil(image.naturalWidth * 0.62)}px`);
-        if (matchMedia("(max-width: 40rem)").matches) reach(image.closest("figure") ?? image.parentElement, "figure, scrolls sideways");
+      const fit = () => {
+        if (!phone.matches || image.hidden) return;
+        const frame = image.closest("figure") ?? image.parentElement;
+        if (image.dataset.panels) stack(image);
+        else image.style.setProperty("--whole", `${Math.ceil(image.naturalWidth * LEAST)}px`);
+        if (frame.scrollWidth > frame.clientWidth) reach(frame, "figure, scrolls sideways");
       };
-      image.complete && image.naturalWidth ? keep() : image.addEventListener("load", keep);
+      image.complete && image.naturalWidth ? fit() : image.addEventListener("load", fit);
     });
 })();

@@ -9,6 +9,7 @@
     sweeping   many settings side by side, and the choice of classes
     verdicts   the claims, side by side
     workers    who computed what in a sweep, and when
+    panels     where a picture's panels are, for a screen that is too narrow for it
 
 Chapters import all of them from here.
 """

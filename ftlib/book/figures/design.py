@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from ftlib.book.estimates import Estimate
+from ftlib.book.figures.panels import tell_panels
 
 COLOURS = {
     "seen": "#0072B2",
@@ -56,6 +57,7 @@ def use_style() -> None:
             "legend.frameon": False,
         }
     )
+    tell_panels()
 
 
 def drawable(names: Sequence[str]) -> list[str]:
