@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 from docutils import nodes
 
+from ftlib.book.claims import check
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book/_ext"))
 reading = importlib.import_module("reading")
 
@@ -27,3 +29,18 @@ def test_the_picture_of_the_first_screen_is_taken_from_its_cell():
     section = nodes.section("", *cells)
     assert [picture.astext() for picture in reading.lead(section)] == ["second"]
     assert [len(cell) for cell in cells] == [1, 0]
+
+
+def test_the_claims_of_a_cell_become_one_table_and_those_of_an_unpublished_world_stay():
+    def shown(id):
+        return nodes.block_quote("", nodes.paragraph("", "", nodes.Text("It holds. "), nodes.literal("", id)))
+
+    claims = {id: {"digits": check(id, "It holds.", {"a": 1.0, "b": 1.1})} for id in ("one", "two")}
+
+    def kinds(world, *ids):
+        cell = nodes.container("", *map(shown, ids), classes=["cell_output"])
+        reading.gather(nodes.section("", cell), claims, world)
+        return [type(child).__name__ for child in cell], cell[0].astext().count('scope="row"')
+
+    assert kinds("digits", "one", "two", "new") == (["raw", "block_quote"], 2)
+    assert kinds("mine", "one") == (["block_quote"], 0)

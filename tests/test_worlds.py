@@ -11,7 +11,7 @@ import yaml
 
 from ftlib.book.claims import check
 from ftlib.book.record import Record
-from ftlib.book.worlds import answer, claims_in, listing, matrix, panel, read_worlds, spoken, tally
+from ftlib.book.worlds import answer, claims_in, listing, matrix, panel, read_worlds, rows_with_records, spoken, tally
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 
@@ -99,6 +99,19 @@ def test_a_bar_counts_what_is_judged():
     assert re.findall(r'class="(\w+)" style="flex-grow: (\d)"', drawn) == [
         ("replicates", "2"), ("inconclusive", "1"), ("contradicts", "1")
     ]  # fmt: skip
+
+
+def test_a_folded_matrix_counts_its_verdicts_in_the_line_that_opens_it():
+    drawn = matrix({("02-two", "2 What breaks?"): {"one": {"a": YES, "b": NO}, "two": {"b": NO}}}, "own", fold=True)
+    summary = re.search(r'<details id="own-02"><summary>(.*?)</summary>', drawn)[1]
+    assert re.sub("<[^>]+>", "", summary) == "2 What breaks? ✓ 1 ✗ 2"
+
+
+def test_a_pages_claims_have_numbers_of_all_worlds_and_the_record_of_its_own():
+    drawn = rows_with_records({"one": {"a": YES, "b": NO}}, "a")
+    assert re.findall(r">(. [+−][\d.]+)</span>", drawn) == ["✓ +10.0", "✗ −10.0"]
+    (record,) = re.findall(r'<tr class="record"><td[^>]*>(.*?)</td>', drawn)
+    assert record == "a: 10.0 points, 95 % interval [7.5, 12.5], n = 3 · expected above 0 · <code>one</code>"
 
 
 def test_the_matrix_has_a_row_a_claim_and_a_chip_a_world_that_tells_the_numbers():

@@ -5,7 +5,10 @@
   world; then the picture of all worlds, and a chip for each world in which the chapter was measured: how many of the
   paper's findings hold there, in the colour of the worst verdict. It leads to the scorecard. A chapter that is not in
   answers.yml keeps its own answer; its picture is that of the cell tagged `lead`.
-* Code, parameters and hidden cells stand behind one switch, "show how": off, remembered, without JavaScript on.
+* Claims stand in small tables with every world side by side; the record of the page's own world is below each of them.
+* Code, parameters, records, hidden cells and long tables stand behind one switch, "show how": off, remembered; without
+  JavaScript it is on.
+* A picture of several panels tells where they are, so that a phone can show them one below another.
 * At the foot: the command that redoes the chapter on the reader's images, its parameters, and the notebook to download.
 
 A new folder of results is on every page with the next build; nothing has to be executed for it.
@@ -13,13 +16,15 @@ A new folder of results is on every page with the next build; nothing has to be 
 
 import html
 import json
+import re
 from pathlib import Path
 
 import yaml
 from docutils import nodes
 from ftlib.book.claims import PAPER
-from ftlib.book.worlds import claims_in, measured_in, panel, read_worlds, sentences
+from ftlib.book.worlds import NAMES, claims_in, measured_in, panel, read_worlds, rows_with_records, sentences
 from measured import place_of
+from PIL import Image
 from sphinx import addnodes
 
 SCORECARD = "18-scorecard"
@@ -32,6 +37,7 @@ def setup(app):
     app.connect("doctree-read", dress, priority=600)  # after measured.py's box
     app.connect("config-inited", drop_thebe, priority=900)
     app.connect("html-page-context", unlist)
+    app.connect("html-page-context", tell_panels)
     app.add_css_file("reading.css")
     app.add_js_file("reading.js", loading_method="defer")
     app.config.html_static_path.append(str(Path(__file__).parent / "static"))
@@ -43,6 +49,18 @@ def unlist(app, name, template, context, doctree):
     context["body"] = context.get("body", "").replace(
         '<div role="list" class="citation-list">', '<div class="citation-list">'
     )
+
+
+def tell_panels(app, name, template, context, doctree):
+    """What `ftlib.book.figures` wrote into a picture of its panels, on the picture's element."""
+    sources = {file: source for source, file in app.builder.images.items()}
+
+    def tell(found):
+        with Image.open(Path(app.srcdir, sources[found[1]])) as picture:
+            said = getattr(picture, "text", {}).get("panels", "[]")
+        return found[0] if said == "[]" else f"{found[0]} data-panels='{said}'"
+
+    context["body"] = re.sub(r'<img (?=[^>]*src="[./]*_images/([^"]+\.png)")', tell, context.get("body", ""))
 
 
 def drop_thebe(app, config):
@@ -70,6 +88,8 @@ def dress(app, doctree):
         app.env.note_dependency(str(path))
     worlds = read_worlds(book / "results")
     told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8")).get(source.stem, {})
+    profile = json.loads(source.read_text(encoding="utf-8"))["metadata"]["ftlib"]["profile"]
+    gather(section, claims_in(worlds), NAMES.get(profile, profile))
     own = next((child for child in section if isinstance(child, nodes.paragraph) and is_glued(child)), None)
     first = [*first_screen(told, claims_in(worlds))]
     if own is not None:
@@ -81,6 +101,23 @@ def dress(app, doctree):
     section[1:1] = first
     if "parameters" in source.read_text(encoding="utf-8") and source.stem != SCORECARD:
         section.extend(foot(app.env, source))
+
+
+def gather(section, claims, own):
+    """The claims that a cell shows, in place, as one table; those of a world that is not published stay."""
+    for cell in section.findall(lambda node: "cell_output" in getattr(node, "attributes", {}).get("classes", ())):
+        quotes = [q for q in cell.findall(nodes.block_quote) if own in claims.get(id_of(q), {})]
+        if quotes:
+            found = {id: claims[id] for id in map(id_of, quotes)}
+            quotes[0].parent.insert(0, nodes.raw("", rows_with_records(found, own), format="html"))
+            for quote in quotes:
+                quote.parent.remove(quote)
+
+
+def id_of(node):
+    """The claim that a block of a page shows: what stands last in it, as code."""
+    last = [*node.findall(nodes.literal)][-1:] if isinstance(node, nodes.block_quote) else []
+    return last[0].astext() if last else None
 
 
 def is_glued(paragraph):

@@ -71,7 +71,8 @@ class Claim:
         decimals = 1 - math.floor(math.log10(width)) if width > 0 else 2
         return number(x, f"{sign}.{min(max(decimals, 0), 3)}f")
 
-    def _repr_markdown_(self) -> str:
+    def record(self) -> str:
+        """Mean, interval, n and what was expected, in words."""
         low, mean, high = map(self.written, (self.low, self.mean, self.high))
         interval = f"95 % interval [{low}, {high}]" if self.n > 1 else "no interval"
         if self.at_least is None:
@@ -79,10 +80,10 @@ class Claim:
         else:
             bound = f"above {self.at_least:g}" if self.at_least >= 0 else f"no worse than by {-self.at_least:g}"
         asked = "" if self.verdict == "reported" else f" · expected {bound}"
-        return (
-            f"> **{SYMBOLS[self.verdict]} {self.verdict}** — {self.statement}  \n"
-            f"> {mean} {self.unit}, {interval}, n = {self.n}{asked} · `{self.id}`"
-        )
+        return f"{mean} {self.unit}, {interval}, n = {self.n}{asked} ·"
+
+    def _repr_markdown_(self) -> str:
+        return f"> **{SYMBOLS[self.verdict]} {self.verdict}** — {self.statement}  \n> {self.record()} `{self.id}`"
 
 
 def check(

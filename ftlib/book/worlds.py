@@ -165,28 +165,67 @@ def tally(claims: Mapping[str, Mapping[str, Claim]]) -> str:
     return f'<figure class="worlds">{"".join(rows)}<figcaption>{key}</figcaption></figure>'
 
 
-def matrix(chapters: Mapping[tuple[str, str], Mapping[str, Mapping[str, Claim]]], anchor: str) -> str:
+def matrix(
+    chapters: Mapping[tuple[str, str], Mapping[str, Mapping[str, Claim]]], anchor: str, fold: bool = False
+) -> str:
     """HTML: a row a claim, a column a world, the verdict as a chip that tells effect, interval and n when pointed at.
 
     ``chapters`` is (name of its file, title) to the claims as `claims_in` gives them; chapter 2 is found at
-    "<anchor>-02". Without room for columns the chips stand below the statement, each with the name of its world.
+    "<anchor>-02". Without room for columns the chips stand below the statement, each with the name of its world. With
+    ``fold`` a chapter's rows are a table of their own, behind its title and its number of verdicts of each kind.
     """
     worlds = list(dict.fromkeys(w for claims in chapters.values() for found in claims.values() for w in found))
-    head = "".join(f"<th>{escape(world)}</th>" for world in worlds)
-    rows = []
+    rows, tables = [], []
     for (chapter, title), claims in chapters.items():
-        link = f'<a href="{chapter}.html">{escape(title)}</a>'
-        place = f'id="{anchor}-{chapter[:2]}" class="chapter"'
-        rows.append(f'<tr {place}><th colspan="{len(worlds) + 1}" scope="rowgroup">{link}</th></tr>')
-        for id, found in claims.items():
-            chips = "".join(
-                f'<td data-world="{escape(world)}"><span class="chip {claim.verdict}" tabindex="0" role="img" '
-                f'title="{escape(spoken(claim))}" aria-label="{escape(f"{world}: {spoken(claim)}")}">'
-                f"{SYMBOLS[claim.verdict]}</span></td>"
-                if (claim := found.get(world))
-                else '<td class="missing"></td>'
-                for world in worlds
+        own = [row_of(id, found, worlds, f"{chapter}.html#{id}") for id, found in claims.items()]
+        place = f'id="{anchor}-{chapter[:2]}"'
+        if fold:
+            verdicts = [claim.verdict for found in claims.values() for claim in found.values()]
+            counts = {verdict: verdicts.count(verdict) for verdict in SYMBOLS if verdict in verdicts}
+            chips = " ".join(f'<span class="chip {v}">{SYMBOLS[v]} {count}</span>' for v, count in counts.items())
+            tables.append(
+                f"<details {place}><summary>{escape(title)} {chips}</summary>{_matrix(worlds, own)}</details>"
             )
-            statement = escape(next(iter(found.values())).statement)
-            rows.append(f'<tr id="{id}"><th scope="row">{statement}</th>{chips}</tr>')
-    return f'<table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        else:
+            link = f'<a href="{chapter}.html">{escape(title)}</a>'
+            rows.append(
+                f'<tr {place} class="chapter"><th colspan="{len(worlds) + 1}" scope="rowgroup">{link}</th></tr>'
+            )
+            rows += own
+    return f'<div class="folds">{"".join(tables)}</div>' if fold else _matrix(worlds, rows)
+
+
+def rows_with_records(found: Mapping[str, Mapping[str, Claim]], own: str) -> str:
+    """HTML: the matrix of a few claims of one page, with numbers, and below each the record of the ``own`` world."""
+    worlds = list(dict.fromkeys(w for of in found.values() for w in of))
+    rows = []
+    for id, of in found.items():
+        record = f"{escape(of[own].record())} <code>{id}</code>"
+        told = f'<tr class="record"><td colspan="{len(worlds) + 1}">{escape(own)}: {record}</td></tr>'
+        rows += [row_of(id, of, worlds, numbers=True), told]
+    return _matrix(worlds, rows)
+
+
+def row_of(id: str, found: Mapping[str, Claim], worlds: Iterable[str], href: str = "", numbers: bool = False) -> str:
+    """HTML: a claim's row, its statement (a link if there is an ``href``) and a chip for each world."""
+
+    def mark(claim: Claim) -> str:
+        return f"{SYMBOLS[claim.verdict]} {claim.written(claim.mean, '+')}" if numbers else SYMBOLS[claim.verdict]
+
+    chips = "".join(
+        f'<td data-world="{escape(world)}"><span class="chip {claim.verdict}" tabindex="0" role="img" '
+        f'title="{escape(spoken(claim))}" aria-label="{escape(f"{world}: {spoken(claim)}")}">'
+        f"{mark(claim)}</span></td>"
+        if (claim := found.get(world))
+        else '<td class="missing"></td>'
+        for world in worlds
+    )
+    first = next(iter(found.values()))
+    statement = f'<a href="{href}">{escape(first.statement)}</a>' if href else escape(first.statement)
+    statement += f" <small>({escape(first.unit)})</small>" if numbers else ""
+    return f'<tr id="{id}"><th scope="row">{statement}</th>{chips}</tr>'
+
+
+def _matrix(worlds: Iterable[str], rows: Iterable[str]) -> str:
+    head = "".join(f"<th>{escape(world)}</th>" for world in worlds)
+    return f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
