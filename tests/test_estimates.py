@@ -83,4 +83,7 @@ def test_an_estimate_has_one_sign():
 def test_a_table_writes_numbers_as_sentences_do_and_leaves_names_alone():
     row = ["print-neon, seed-1", "-0.0 ± 1.0", "-1.5", "`lr` 1e-3", "[-2.0, -0.05]"]
     cells = table(list("abcde"), [row])._repr_markdown_().splitlines()[-1]
-    assert cells == "| print-neon, seed-1 | 0.0 ± 1.0 | −1.5 | `lr` 1e-3 | [−2.0, −0.05] |"
+    assert (
+        cells
+        == "| print-neon, seed-1 | 0.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.0 | −1.5 | `lr` 1e-3 | [−2.0, −0.05] |"
+    )

@@ -1,7 +1,8 @@
 """The front page from the results alone, and what belongs to the book as a whole.
 
 * `{slider} CHAPTER NAME` shows a moving picture of an executed chapter a second time.
-* `{answers}` is a card a chapter: its first picture, its question, and the answer that the verdicts choose.
+* `{answers}` is a card a chapter: its picture, its question, and the answer that the verdicts choose, of all worlds or,
+  for a chapter that is measured in one, its own.
 * `{verdicts}` is a sentence for each claim that it names, with the clauses that the verdicts choose from.
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
@@ -11,6 +12,7 @@
     python book/_ext/front.py    # writes what holds where into README.md
 """
 
+import ast
 import base64
 import html
 import importlib.metadata
@@ -29,6 +31,7 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
+SCORECARD = "18-scorecard"
 LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-repair")
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
@@ -112,7 +115,8 @@ class Answers(Front):
     def run(self):
         told, cards = answers(self.book), nodes.container(classes=["cards"])
         for name, path in notebook_paths(self.env).items():
-            if path.stem not in told:
+            said = told.get(path.stem) or own_answer(path)
+            if not said or path.stem == SCORECARD:
                 continue
             self.env.note_dependency(str(path))
             card = nodes.container(classes=["card"])
@@ -159,10 +163,20 @@ class Fails(Front):
         return [shown]
 
 
+def own_answer(path):
+    """The answer that an executed chapter computed for its own world, in a list; empty if it computed none."""
+    for output in (output for cell in read(path)["cells"] for output in cell.get("outputs", ())):
+        if output.get("metadata", {}).get("scrapbook", {}).get("name") == "answer":
+            (text,) = output["data"].values()
+            return [ast.literal_eval("".join(text))]
+    return []
+
+
 @cache
 def first_picture(path):
-    """The first figure of an executed chapter, small, as (data URI, text for those who cannot see it)."""
-    for cell in read(path)["cells"]:
+    """The figure of an executed chapter's first screen, or else its first one, small: (data URI, its words)."""
+    cells = sorted(read(path)["cells"], key=lambda cell: "lead" not in cell["metadata"].get("tags", ()))
+    for cell in cells:
         for output in cell.get("outputs", ()):
             if data := output.get("data", {}).get("image/png"):
                 image = Image.open(io.BytesIO(base64.b64decode("".join(data)))).convert("RGB")

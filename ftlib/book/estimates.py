@@ -27,6 +27,11 @@ def tidy(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d|inf\b)", "\N{MINUS SIGN}", unsigned_zeros)
 
 
+def unbroken(text: str) -> str:
+    """A text that is broken neither before a % nor at a ±, for a narrow column."""
+    return re.sub(r"(?<=[\d.]) (?=[%±])|(?<=±) ", "\N{NO-BREAK SPACE}", text)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its 95 % Student-t interval over n independent repetitions; ±inf for n = 1.
@@ -112,7 +117,9 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         rule = [":--", *["--:"] * (len(self.header) - 1)]
-        lines = ([tidy(str(cell)).replace("|", "\\|") for cell in row] for row in (self.header, rule, *self.rows))
+        lines = (
+            [unbroken(tidy(str(cell))).replace("|", "\\|") for cell in row] for row in (self.header, rule, *self.rows)
+        )
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
