@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,13 +18,14 @@ PAD = 2 / 72  # inches around what is cut out
 
 def tell_panels() -> None:
     """Let every figure that a notebook shows say in its PNG where its panels are."""
-    if shell := get_ipython():
+    shell: Any = get_ipython()
+    if shell:
         plt.switch_backend(mpl.get_backend())  # it sets the way that figures are shown, once
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def png(figure: Figure) -> str:
-    """The figure as a notebook keeps it, with what `panels` says under "panels"."""
+def png(figure: Figure) -> Any:
+    """The figure as a notebook keeps it, in base 64, with what `panels` says under "panels"."""
     return print_figure(figure, "png", base64=True, metadata={"panels": panels(figure)})
 
 
@@ -33,9 +35,9 @@ def panels(figure: Figure) -> str:
     A panel that leaves its labels to the first of its row or to the last row is put together with a copy of these.
     "[]" if there is one panel alone, or if something belongs to none of them.
     """
-    grid = [ax for ax in figure.axes if ax.axison and ax.get_subplotspec()]
-    others = [ax for ax in figure.axes if ax not in grid and ax.axison]
-    if len(grid) < 2 or len({ax.get_subplotspec().get_gridspec() for ax in grid}) > 1 or figure.texts or figure.legends:
+    places: Any = {ax: ax.get_subplotspec() for ax in figure.axes if ax.axison}
+    grid = [ax for ax, place in places.items() if place]
+    if len(grid) < 2 or len({places[ax].get_gridspec() for ax in grid}) > 1 or figure.texts or figure.legends:
         return "[]"
     figure.draw_without_rendering()
     whole = figure.get_tightbbox()
@@ -48,9 +50,9 @@ def panels(figure: Figure) -> str:
         return [round(end, 4) for end in ends]
 
     found = []
-    for ax in grid + others:
+    for ax in places:
         (inner, outer), strip = boxes(ax), 0.0
-        beside, below = (None, None) if ax in others else lenders(ax, grid)
+        beside, below = lenders(ax, {ax: places[ax] for ax in grid})
         x0, y0 = outer.x0 - PAD, outer.y0 - PAD
         x1, y1 = outer.x1 + PAD, outer.y1 + PAD
         y0 = inner.y0 - PAD if below else y0
@@ -69,12 +71,13 @@ def panels(figure: Figure) -> str:
     return json.dumps(found)
 
 
-def lenders(ax: Axes, grid: list[Axes]) -> tuple[Axes | None, Axes | None]:
-    """The Axes that have the labels of ax's y and x axis, None where it has them itself."""
-    row = ax.get_subplotspec().rowspan.start
-    first = [other for other in grid if other.get_subplotspec().colspan.start == 0]
-    beside = next((other for other in first if other.get_subplotspec().rowspan.start == row), ax)
-    below = max(first, key=lambda other: other.get_subplotspec().rowspan.start, default=ax)
+def lenders(ax: Axes, grid: dict[Axes, Any]) -> tuple[Axes | None, Axes | None]:
+    """The Axes of the first column that have the labels of ax's y and x axis, None where it has them itself."""
+    if ax not in grid:
+        return None, None
+    rows = {other: place.rowspan.start for other, place in grid.items() if place.colspan.start == 0}
+    beside = next((other for other, row in rows.items() if row == grid[ax].rowspan.start), ax)
+    below = max(rows, key=lambda other: rows[other], default=ax)
     return (
         None if beside is ax or ax.yaxis.get_tick_params()["labelleft"] else beside,
         None if below is ax or ax.xaxis.get_tick_params()["labelbottom"] else below,
@@ -84,4 +87,5 @@ def lenders(ax: Axes, grid: list[Axes]) -> tuple[Axes | None, Axes | None]:
 def boxes(ax: Axes) -> tuple[Bbox, Bbox]:
     """In inches: of the frame, and of all that belongs to a panel."""
     scale = ax.figure.dpi_scale_trans.inverted()
-    return ax.get_window_extent().transformed(scale), ax.get_tightbbox().transformed(scale)
+    whole: Any = ax.get_tightbbox()
+    return ax.get_window_extent().transformed(scale), whole.transformed(scale)
