@@ -113,3 +113,9 @@ def test_every_work_that_is_cited_is_in_the_bibliography():
     cited = {key.strip() for keys in re.findall(r"{cite:\w+}`([^`]+)`", pages) for key in keys.split(",")}
     assert len(cited) > 20
     assert cited - set(known) == set()
+
+
+def test_a_chapter_of_one_world_has_the_answer_and_the_picture_of_its_own_first_screen():
+    path = ROOT / "book/11-the-toy.ipynb"
+    (said,) = front.own_answer(path)
+    assert "features" in said and front.first_picture(path)[1].startswith("Four panels of the plane")

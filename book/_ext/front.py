@@ -24,6 +24,7 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from docutils.parsers.rst.directives import class_option
 from ftlib.book.worlds import claims_in, read_worlds, sentences
 from measured import notebook_paths, read
 from PIL import Image
@@ -128,19 +129,20 @@ class Answers(Front):
                 refexplicit=False, refwarn=True, refdoc=self.env.docname,
             )  # fmt: skip
             card += nodes.paragraph("", "", question, classes=["question"])
-            card += nodes.paragraph("", " ".join(told[path.stem]))
+            card += nodes.paragraph("", " ".join(said))
             cards += card
         return [cards]
 
 
 class Verdicts(Front):
-    """``{verdicts}`` with ``{id: {holds, fails}}`` as YAML within."""
+    """``{verdicts}`` with ``{id: {holds, fails}}`` as YAML within, and the paragraph's ``:class:``."""
 
     has_content = True
+    option_spec = {"class": class_option}
 
     def run(self):
         clauses, claims = yaml.safe_load("\n".join(self.content)), claims_in(read_worlds(self.book / "results"))
-        return [nodes.paragraph("", " ".join(sentences(clauses, claims)))]
+        return [nodes.paragraph("", " ".join(sentences(clauses, claims)), classes=self.options.get("class", []))]
 
 
 class Fails(Front):
