@@ -16,7 +16,7 @@ from ftlib.core import ClassSplit
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
 SPLIT = ClassSplit([0, 1], [2, 3])
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=100, deadline=None)
 
 
 # The oracle: one sample, one γ, one loop at a time. ---------------------------------------------------------------
