@@ -27,7 +27,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ftlib import alternatives, baselines, benchmarks, checkpoints, core, methods, models, sweeps, training
+from ftlib import alternatives, baselines, benchmarks, checkpoints, core, methods, mislabelled, models, sweeps, training
 from ftlib.methods import Task
 from ftlib.runs import Run
 from ftlib.store import Store, code_hash, device_name, versions
@@ -35,7 +35,7 @@ from ftlib.training import Recipe
 
 METHODS = {
     "pretrain": methods.pretrain, "pretrained": methods.pretrained, "adabn": methods.adabn,
-    "finetune": methods.finetune,
+    "finetune": methods.finetune, "mislabelled": mislabelled.mislabelled,
     "oracle": baselines.oracle, "masked": baselines.masked, "frozen_head": baselines.frozen_head,
     "linear_probe": baselines.linear_probe, "wise": baselines.wise, "lolsgd": baselines.lolsgd, "fold": baselines.fold,
     "lwf": alternatives.lwf, "l2sp": alternatives.l2sp, "ldifs": alternatives.ldifs, "lp_ft": alternatives.lp_ft,
