@@ -1,9 +1,10 @@
 """When fine-tuning loses: what it gains over doing nothing, what could warn of it, and how far more numbers would go.
 
     gains      over the pre-trained model and over its batch-norm statistics alone, with the recommended γ
-    signs      what anyone can measure who has no image of an absent class
-    learn      the one threshold on one sign that tells losses from gains best, a `Rule`
+    SIGNS      what anyone can measure who has no image of an absent class; `signs` measures it
+    rules      a threshold for each sign, that which carries best from pair to pair first
     informed   hit rate less false-alarm rate, as one effect a seed
+    in_a_mix   what each way to choose γ leaves when another share of the images is absent
     ceilings   what γ, a scale and γ, and a bias a class reach on images that did not choose them
     levels     each absent class's mean logit on images of others: a bias a class without an absent image
 
@@ -24,7 +25,17 @@ from scipy.special import log_softmax
 from ftlib.analysis import lead
 from ftlib.book.estimates import Estimate, number
 from ftlib.book.repairs import best_scale, rescale
-from ftlib.calibration import Gamma, margin_quantile, mirrored, mirrored_margins, recommended
+from ftlib.calibration import (
+    Gamma,
+    absent_share,
+    average_logit_gap,
+    best_of_mirrored,
+    estimated_share,
+    margin_quantile,
+    mirrored,
+    mirrored_margins,
+    recommended,
+)
 from ftlib.checks import Array, check_logits
 from ftlib.core import ClassSplit, Outputs
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
@@ -75,30 +86,53 @@ def extremes(gain: pd.Series) -> dict[str, float]:
     return effects
 
 
-def signs(run: Run, before: Run, old_head: nn.Module) -> dict[str, float]:
-    """What may warn. Images are those of seen classes that no training used: here, their test images.
+# Under each sign whether it warns below its threshold, and why there: what theory says, before any run is looked at.
+SIGNS = {
+    "old head": (True, "absent classes keep their old rows: where these read seen classes badly, they do absent ones"),
+    "old head, gain": (
+        True,
+        "where old rows read the new features no better than the old ones, absent classes gain none",
+    ),
+    "old head, errors mended": (True, "the same, as a share of what the better free model had left to mend"),
+    "imitated": (True, "what mirror images reach at most, absent classes will not reach"),
+    "CKA": (True, "nothing holds absent classes' features to their old rows but that the features stay alike"),
+    "distance": (False, "the same: the farther the features moved, the less their old rows fit"),
+    "accuracy": (False, "a model that is good on the target has much to lose and little to gain"),
+    "margin": (False, "the same, in standard deviations"),
+    "seen share": (True, "few classes teach features that tell these few apart, not all"),
+    "images a class": (True, "few images are learnt by heart"),
+}
 
-    ``old head`` is the accuracy within S of the pre-trained head on the fine-tuned features, ``old head, change`` that
-    less what it had on its own features, ``imitated`` the Acc_{U/Y} of `ftlib.calibration.mirrored_margins` at the
-    recommended γ; ``CKA`` (linear; Kornblith et al., ICML 2019) and ``distance`` (relative) compare features of before
-    and after; ``accuracy`` (within S) and ``margin`` (logits) are the pre-trained model's; ``seen share`` is |S| / |Y|,
-    ``images`` the number of fine-tuning images.
+
+def signs(run: Run, free: Mapping[str, Run], old_head: nn.Module) -> dict[str, float]:
+    """`SIGNS` of a run. Images are those of seen classes that no training used: here, their test images.
+
+    ``free`` are the models that cost nothing, "pre-trained" among them. ``old head`` is the accuracy within S of the
+    pre-trained head on the fine-tuned features, ``gain`` that less what it had on its own features, ``errors mended``
+    that less what the best of ``free`` has, as a share of the latter's errors; ``imitated`` the Acc_{U/Y} of
+    `ftlib.calibration.mirrored_margins` at the recommended γ; ``CKA`` (linear; Kornblith et al., ICML 2019) and
+    ``distance`` (relative) compare features of before and after; ``accuracy`` (within S) and ``margin`` (its mean by
+    its standard deviation) are the pre-trained model's; ``seen share`` is |S| / |Y|. All are free of a scale but for
+    ``images a class``, of fine-tuning.
     """
     split, gamma = run.split, recommended_gamma(run.seen_train, run.split, old_head)
     held = torch.isin(run.test.labels, torch.tensor(split.seen))
-    now, then = (Outputs(*(part[held] for part in of.test)) for of in (run, before))
-    old = old_head(now.features).detach()
-    m, own = mirrored_margins(now.logits, now.labels, split, old), lead(then.logits, then.labels, split.seen)
+    now, then = (Outputs(*(part[held] for part in of.test)) for of in (run, free["pre-trained"]))
+    leads = {name: lead(of.test.logits[held], now.labels, split.seen) for name, of in free.items()}
+    own, best = leads["pre-trained"], max(float((of > 0).mean()) for of in leads.values())
+    m = mirrored_margins(now.logits, now.labels, split, old_head(now.features).detach())
+    old = float(m.absent_hit.mean())
     return {
-        "old head": m.absent_hit.mean(),
-        "old head, change": m.absent_hit.mean() - (own > 0).mean(),
-        "imitated": (m.absent_hit & (m.absent < gamma)).mean(),
+        "old head": old,
+        "old head, gain": old - float((own > 0).mean()),
+        "old head, errors mended": (old - best) / max(1 - best, 1 / len(own)),
+        "imitated": float((m.absent_hit & (m.absent < gamma)).mean()),
         "CKA": cka(then.features, now.features),
         "distance": float((now.features - then.features).norm() / then.features.norm()),
-        "accuracy": (own > 0).mean(),
-        "margin": own.mean(),
+        "accuracy": float((own > 0).mean()),
+        "margin": float(own.mean() / own.std()),
         "seen share": len(split.seen) / len(split.classes),
-        "images": len(run.seen_train.labels),
+        "images a class": len(run.seen_train.labels) / len(split.seen),
     }
 
 
@@ -125,23 +159,49 @@ class Rule(NamedTuple):
         return values < self.threshold if self.below else values > self.threshold
 
 
-def learn(table: pd.DataFrame, lost: pd.Series) -> Rule:
-    """Of all signs (columns) and thresholds the one with the largest hit rate less false-alarm rate.
+def rules(table: pd.DataFrame, lost: pd.Series) -> dict[str, Rule]:
+    """Every sign's (column's) rule; that whose threshold carries best from pair to pair is first, and to be taken.
 
-    Thresholds lie half-way between two values. Of equally good ones the first column's is taken, and there the one
-    whose neighbours are farthest apart. ValueError if all runs lost, or none.
+    A sign's side is that of `SIGNS`; its threshold has the largest hit rate less false-alarm rate over all pairs. It
+    carries as well as that difference is on each pair for a threshold that was learnt on the others, on average; with
+    one pair, on itself. ValueError if all runs lost, or none.
     """
-    yes = _some_lost(lost)
-    found: list[tuple[float, Rule]] = []
-    for name in table:
-        x = table[name].to_numpy(float)
-        values = np.unique(x)
-        under = x < (values[1:, None] + values[:-1, None]) / 2
-        better = under[:, yes].mean(1) - under[:, ~yes].mean(1)
-        for below, difference in ((True, better), (False, -better)):
-            for i in np.lexsort((np.diff(values), difference))[-1:]:
-                found.append((difference[i], Rule(str(name), below, float(values[i] + values[i + 1]) / 2)))
-    return max(found, key=lambda of: of[0])[1]
+    _some_lost(lost)
+    of_pair = table.index.get_level_values("pair")
+    pairs = [p for p in of_pair.unique() if lost[of_pair == p].nunique() == 2]
+
+    def carries(name: str) -> float:
+        if len(pairs) < 2:
+            return difference(_threshold(table[name], lost), table, lost)
+        parts = [(of_pair == p, (of_pair != p) & of_pair.isin(pairs)) for p in pairs]
+        return float(np.mean([difference(_threshold(table[name][o], lost[o]), table[p], lost[p]) for p, o in parts]))
+
+    return {name: _threshold(table[name], lost) for name in sorted(map(str, table), key=carries, reverse=True)}
+
+
+def recorded_rules(recorded: Mapping[str, Mapping[str, Any]], profile: str) -> dict[str, Rule]:
+    """The rules that the chapter found under another profile, as `ftlib.book.record.Record.elsewhere` has them."""
+    if "rules" not in recorded.get(profile, {}):
+        raise ValueError(f"profile {profile!r} has recorded no rules here: execute this chapter under it first")
+    return {of["sign"]: Rule(**of) for of in recorded[profile]["rules"]}
+
+
+def _threshold(sign: pd.Series, lost: pd.Series) -> Rule:
+    """Half-way between two values; of equally good ones that whose neighbours are farthest apart."""
+    name, yes, x = str(sign.name), _some_lost(lost), sign.to_numpy(float)
+    below, values = SIGNS[name][0], np.unique(x)
+    if len(values) == 1:
+        return Rule(name, below, float(values[0]))  # warns never
+    under = x < (values[1:, None] + values[:-1, None]) / 2
+    better = (1 if below else -1) * (under[:, yes].mean(1) - under[:, ~yes].mean(1))
+    i = np.lexsort((np.diff(values), better))[-1]
+    return Rule(name, below, float(values[i] + values[i + 1]) / 2)
+
+
+def difference(rule: Rule, table: pd.DataFrame, lost: pd.Series) -> float:
+    """Hit rate less false-alarm rate of a rule, which a blind one has at 0."""
+    yes, warned = _some_lost(lost), rule.warns(table).to_numpy()
+    return float(warned[yes].mean() - warned[~yes].mean())
 
 
 def informed(warned: pd.Series, lost: pd.Series) -> dict[str, float]:
@@ -155,6 +215,49 @@ def informed(warned: pd.Series, lost: pd.Series) -> dict[str, float]:
     seeds = lost.index.get_level_values("seed").to_numpy()
     names = np.unique(seeds)
     return {f"seed {seed}": 100 * len(names) * float(share[seeds == seed].sum()) for seed in names}
+
+
+# --- another mix of images -------------------------------------------------------------------------------------------
+
+
+def in_a_mix(run: Run, old_head: nn.Module, share: float) -> dict[str, float]:
+    """Accuracy in percent if ``share`` of the images shows absent classes, by how γ was chosen, and the best there is.
+
+    Acc_{S/Y} and Acc_{U/Y} are weighed, so that nothing is drawn. ``told`` is the share,
+    ``estimated`` finds it by `ftlib.calibration.estimated_share` on test images in that mix, without their labels;
+    ``unaware`` takes it for |U| / |Y|.
+    """
+    seen, split, curve = run.seen_train, run.split, seen_unseen_curve(run.test.logits, run.test.labels, run.split)
+    margins = mirrored_margins(seen.logits, seen.labels, split, old_head(seen.features).detach())
+    mixed, told = mix(run.test, split, share).logits, min(max(share, 0.01), 0.99)
+
+    def mirror(of: float | None) -> Gamma:
+        return best_of_mirrored(margins, seen.labels.numpy(), split, of)
+
+    gammas = {
+        "no γ": 0.0,
+        "ALG": average_logit_gap(seen.logits, seen.labels, split),
+        "5 % of the margins": margin_quantile(seen.logits, seen.labels, split),
+        "mirrored, unaware": mirror(None),
+        "mirrored, estimated": mirror(estimated_share(mixed, split, mirror(None))),
+        "mirrored, told": mirror(told),
+        "share of U, unaware": absent_share(mixed, split),
+        "share of U, told": absent_share(mixed, split, told),
+    }
+    points = {name: curve.at(gamma) for name, gamma in gammas.items()}
+    right = {name: 100 * ((1 - share) * p.sy + share * p.uy) for name, p in points.items()}
+    return right | {"γ*": 100 * float(((1 - share) * curve.sy + share * curve.uy).max())}
+
+
+def mix(test: Outputs, split: ClassSplit, share: float) -> Outputs:
+    """As many test images as give this share of absent ones, evenly taken from both sides."""
+    absent = torch.isin(test.labels, torch.tensor(split.absent))
+    sides = [(~absent).nonzero()[:, 0], absent.nonzero()[:, 0]]
+    parts = 1 - share, share
+    total = min(len(side) / part for side, part in zip(sides, parts, strict=True) if part)
+    sizes = [round(total * part) for part in parts]
+    taken = [side[torch.linspace(0, len(side) - 1, n).long()] for side, n in zip(sides, sizes, strict=True)]
+    return Outputs(*(part[torch.cat(taken)] for part in test))
 
 
 # --- more numbers than one -------------------------------------------------------------------------------------------

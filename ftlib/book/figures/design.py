@@ -82,11 +82,14 @@ def colour_of(name: str) -> str:
     return next((colour for key, colour in COLOURS.items() if name.endswith(key)), "#333333")
 
 
-def interval(ax: Axes, e: Estimate, y: float, colour: str, marker: str = "o", size: float = 6) -> None:
-    """A fraction with its 95 % interval, in percent, as a mark on a band."""
+def interval(
+    ax: Axes, e: Estimate, y: float, colour: str, marker: str = "o", size: float = 6, scale: float = 100
+) -> None:
+    """A fraction with its 95 % interval, in percent, as a mark on a band; with scale 1, points as they are."""
     if e.n > 1:
-        ax.plot([100 * e.low, 100 * e.high], [y, y], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
-    ax.plot(100 * e.mean, y, marker, color=colour, ms=size)
+        ends = [scale * e.low, scale * e.high]
+        ax.plot(ends, [y, y], color=colour, lw=5 * size / 6, alpha=0.3, solid_capstyle="butt")
+    ax.plot(scale * e.mean, y, marker, color=colour, ms=size)
 
 
 def histograms(ax: Axes, seen: np.ndarray, absent: np.ndarray, outline: Sequence[float] | np.ndarray = ()) -> None:

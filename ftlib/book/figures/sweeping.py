@@ -15,7 +15,7 @@ from ftlib.benchmarks import ClassSplit
 from ftlib.book.choices import best_cell
 from ftlib.book.estimates import Estimate
 
-from .design import COLOURS, colour_of, drawable, rows_down, small_multiples
+from .design import COLOURS, colour_of, drawable, interval, rows_down, small_multiples
 
 FAILED = "#DDDDDD"
 
@@ -94,9 +94,7 @@ def crossing(panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> list
     for ax, (title, setups) in zip(axes, panels.items(), strict=True):
         for y, references in enumerate(setups.values()):
             for at, (name, e) in zip(y + np.linspace(-0.15, 0.15, len(references)), references.items(), strict=True):
-                if e.n > 1:
-                    ax.plot([e.low, e.high], [at, at], color=colour_of(name), lw=2.5, alpha=0.35)
-                ax.plot(e.mean, at, "o", color=colour_of(name), ms=3.5)
+                interval(ax, e, at, colour_of(name), size=3.5, scale=1)
         rows_down(ax, rows if ax is axes[0] else [""] * len(rows))
         ax.axvspan(min(ax.get_xlim()[0], -1), 0, color="#000000", alpha=0.05, lw=0)
         ax.axvline(0, color="#111111", lw=1.4)
