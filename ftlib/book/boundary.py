@@ -14,7 +14,7 @@ Logits are floating arrays [N, C]; accuracies are fractions, gains are points.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -33,11 +33,11 @@ from ftlib.calibration import (
     estimated_share,
     margin_quantile,
     mirrored,
-    mirrored_margins,
     recommended,
 )
 from ftlib.checks import Array, check_logits
 from ftlib.core import ClassSplit, Outputs
+from ftlib.margins import mirrored_margins
 from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def extremes(gain: pd.Series) -> dict[str, float]:
     return effects
 
 
-# Under each sign whether it warns below its threshold, and why there: what theory says, before any run is looked at.
+# Under each sign whether it warns below its threshold, and why there: what theory says, whatever the runs say.
 SIGNS = {
     "old head": (True, "absent classes keep their old rows: where these read seen classes badly, they do absent ones"),
     "old head, gain": (
@@ -110,7 +110,7 @@ def signs(run: Run, free: Mapping[str, Run], old_head: nn.Module) -> dict[str, f
     ``free`` are the models that cost nothing, "pre-trained" among them. ``old head`` is the accuracy within S of the
     pre-trained head on the fine-tuned features, ``gain`` that less what it had on its own features, ``errors mended``
     that less what the best of ``free`` has, as a share of the latter's errors; ``imitated`` the Acc_{U/Y} of
-    `ftlib.calibration.mirrored_margins` at the recommended γ; ``CKA`` (linear; Kornblith et al., ICML 2019) and
+    `ftlib.margins.mirrored_margins` at the recommended γ; ``CKA`` (linear; Kornblith et al., ICML 2019) and
     ``distance`` (relative) compare features of before and after; ``accuracy`` (within S) and ``margin`` (its mean by
     its standard deviation) are the pre-trained model's; ``seen share`` is |S| / |Y|. All are free of a scale but for
     ``images a class``, of fine-tuning.
@@ -167,16 +167,17 @@ def rules(table: pd.DataFrame, lost: pd.Series) -> dict[str, Rule]:
     one pair, on itself. ValueError if all runs lost, or none.
     """
     _some_lost(lost)
-    of_pair = table.index.get_level_values("pair")
-    pairs = [p for p in of_pair.unique() if lost[of_pair == p].nunique() == 2]
+    of_pair, columns, yes = table.index.get_level_values("pair"), cast(Any, table), cast(Any, lost)
+    pairs = [p for p in of_pair.unique() if yes[of_pair == p].nunique() == 2]
 
     def carries(name: str) -> float:
         if len(pairs) < 2:
-            return difference(_threshold(table[name], lost), table, lost)
+            return difference(_threshold(columns[name], lost), table, lost)
         parts = [(of_pair == p, (of_pair != p) & of_pair.isin(pairs)) for p in pairs]
-        return float(np.mean([difference(_threshold(table[name][o], lost[o]), table[p], lost[p]) for p, o in parts]))
+        found = [difference(_threshold(columns[name][o], yes[o]), columns[p], yes[p]) for p, o in parts]
+        return float(np.mean(found))
 
-    return {name: _threshold(table[name], lost) for name in sorted(map(str, table), key=carries, reverse=True)}
+    return {name: _threshold(columns[name], lost) for name in sorted(map(str, table), key=carries, reverse=True)}
 
 
 def recorded_rules(recorded: Mapping[str, Mapping[str, Any]], profile: str) -> dict[str, Rule]:
