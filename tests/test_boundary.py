@@ -22,6 +22,7 @@ from ftlib.book.boundary import (
     in_a_mix,
     informed,
     levels,
+    misfit,
     mix,
     recommended_gamma,
     recorded_rules,
@@ -32,6 +33,7 @@ from ftlib.book.boundary import (
 from ftlib.book.estimates import Estimate
 from ftlib.calibration import mirrored
 from ftlib.core import ClassSplit, Outputs
+from ftlib.margins import mirrored_margins
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 SPLIT = ClassSplit([0, 1], [2, 3])
@@ -206,3 +208,19 @@ def test_what_the_other_half_chooses_is_no_better_than_the_half_itself_and_what_
     assert found["as it is"] == pytest.approx(100 * split_accuracies(test.logits, test.labels, SPLIT).yy)
     for name in ("γ", "scale + γ", "bias a class"):
         assert found["as it is"] + 10 < found[name] <= 100
+
+
+@pytest.mark.parametrize("lag", [0.0, 3.0])
+def test_the_regret_of_mirroring_is_below_its_bound_and_both_sides_are_measured(lag):
+    run = FakeRun(0, images=400)
+    run.test = run.test._replace(
+        logits=run.test.logits - lag * (torch.arange(4) >= 2) * (run.test.labels >= 2)[:, None]
+    )
+    found = misfit(run, identity())
+    assert found["seen side"] == pytest.approx(0, abs=1e-9)  # train is test
+    assert 0 <= found["regret"] <= found["bound"]
+    gammas = np.linspace(-8, 12, 400)
+    curve = seen_unseen_curve(run.test.logits, run.test.labels, SPLIT)
+    m = mirrored_margins(run.seen_train.logits, run.seen_train.labels, SPLIT, run.seen_train.features)
+    far = [abs(curve.at(g).uy - np.mean(m.absent_hit & (m.absent < g))) for g in gammas]
+    assert found["absent side"] == pytest.approx(100 * max(far), abs=2)

@@ -33,7 +33,7 @@ from ftlib.calibration import (
 )
 from ftlib.core import ClassSplit
 from ftlib.margins import mirrored_margins
-from ftlib.metrics import split_accuracies
+from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 assert ftlib.__version__
 SPLIT = ClassSplit([0, 2, 4], [1, 5])  # class 3 is outside Y
@@ -420,3 +420,51 @@ def test_what_cannot_be_folded_is_named_and_left_alone(model, gamma, absent, mes
     with pytest.raises(ValueError, match=message):
         fold_gamma(model, gamma, absent)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+# ------------------------------------------------ book/theory.md: mirror images with the law of absent ones
+
+HALVES = ClassSplit(range(4), range(4, 8))
+
+
+def imagined(n, lead, seed):
+    """Logits and labels of n seen and n absent images, which lead by ``lead``, and the old head's of the former."""
+    draw = np.random.default_rng(seed)
+    rivals, true = draw.normal([2.0, 0.0], 1.0, (2 * n, 2)), draw.normal(3.0, 1.0, n)
+    of_absent, of_mirror = draw.normal(lead, 1.0, n), draw.normal(1.5, 1.0, n)
+    logits, old, labels = np.full((2 * n, 8), -9.0), np.full((2 * n, 8), -9.0), draw.integers(4, size=2 * n)
+    row, absent = np.arange(2 * n), np.arange(2 * n) >= n
+    logits[row, (labels + 1) % 4] = rivals[:, 0]
+    logits[row, 4 + (labels + 1) % 4] = rivals[:, 1]
+    labels = labels + 4 * absent
+    logits[row, labels] = np.where(absent, rivals[:, 1], rivals[:, 0]) + np.concatenate([true, of_absent])
+    old[row[:n], labels[:n]], old[row[:n], (labels[:n] + 1) % 4] = of_mirror, 0.0
+    return logits, labels, old[:n]
+
+
+def mirroring(n, lead, seed):
+    """Margins of n seen images, γ by `mirrored` on them, and the exact curve of 40,000 others."""
+    logits, labels, old = imagined(n, lead, seed)
+    seen = logits[:n], labels[:n], HALVES, old
+    return mirrored_margins(*seen), mirrored(*seen), seen_unseen_curve(*imagined(20_000, lead, seed + 1)[:2], HALVES)
+
+
+def test_with_mirror_images_of_the_law_of_absent_ones_mirroring_reaches_gamma_star_as_images_become_many():
+    regrets = {n: [] for n in (30, 20_000)}
+    for n, found in regrets.items():
+        for seed in range(0, 10, 2):
+            _, gamma, curve = mirroring(n, 1.5, seed)
+            found.append(curve.yy.max() - curve.at(gamma).yy)
+    assert np.mean(regrets[20_000]) < 0.002 < np.mean(regrets[30])
+
+
+@pytest.mark.parametrize("lead", [1.5, 0.5, -2.0])
+def test_the_regret_of_mirroring_is_within_the_distance_of_the_laws(lead):
+    m, gamma, curve = mirroring(2000, lead, 0)
+    at = np.sort(np.concatenate([curve.gamma[1:-1], m.seen, m.absent]))[::100]
+    on_seen, on_absent = 0.0, 0.0
+    for g, point in ((g, curve.at(g)) for g in at):
+        on_seen = max(on_seen, abs(point.sy - np.mean(m.seen_hit & (g <= m.seen))))
+        on_absent = max(on_absent, abs(point.uy - np.mean(m.absent_hit & (g > m.absent))))
+    bound = 2 * (on_seen + on_absent) / 2 + math.sqrt(0.25 / (2 * 2000)) + 0.005  # at each hundredth margin only
+    assert 0 <= curve.yy.max() - curve.at(gamma).yy <= bound

@@ -5,6 +5,7 @@
     rules      a threshold for each sign, that which carries best from pair to pair first
     informed   hit rate less false-alarm rate, as one effect a seed
     in_a_mix   what each way to choose γ leaves when another share of the images is absent
+    misfit     how far mirror images are from absent ones, and what of γ* that may cost
     ceilings   what γ, a scale and γ, and a bias a class reach on images that did not choose them
     levels     each absent class's mean logit on images of others: a bias a class without an absent image
 
@@ -259,6 +260,37 @@ def mix(test: Outputs, split: ClassSplit, share: float) -> Outputs:
     sizes = [round(total * part) for part in parts]
     taken = [side[torch.linspace(0, len(side) - 1, n).long()] for side, n in zip(sides, sizes, strict=True)]
     return Outputs(*(part[torch.cat(taken)] for part in test))
+
+
+# --- where mirroring's assumption breaks ------------------------------------------------------------------------------
+
+
+def misfit(run: Run, old_head: nn.Module) -> dict[str, float]:
+    """The distances and the bound of the book's page of theory, in points, and the regret of `mirrored` below it.
+
+    ``seen side`` is the largest difference over γ between Acc_{S/Y} on the fine-tuning images and on test images,
+    ``absent side`` that between Acc_{U/Y} of mirror images and of absent test images. Images at hand are weighed such
+    that each class counts the same, as `mirrored` does.
+    """
+    seen, split, curve = run.seen_train, run.split, seen_unseen_curve(run.test.logits, run.test.labels, run.split)
+    m = mirrored_margins(seen.logits, seen.labels, split, old_head(seen.features).detach())
+    weight = 1 / np.bincount(seen.labels.numpy())[seen.labels.numpy()] / len(split.seen)
+    share = float(torch.isin(run.test.labels, torch.tensor(split.absent)).double().mean())
+    gammas = np.unique(np.concatenate([curve.gamma[np.isfinite(curve.gamma)], m.seen, m.absent]))
+    points = [curve.at(gamma) for gamma in gammas]
+    far = {
+        "seen side": max(
+            abs(p.sy - weight @ (m.seen_hit & (g <= m.seen))) for p, g in zip(points, gammas, strict=True)
+        ),
+        "absent side": max(
+            abs(p.uy - weight @ (m.absent_hit & (g > m.absent))) for p, g in zip(points, gammas, strict=True)
+        ),
+    }
+    chosen = best_of_mirrored(m, seen.labels.numpy(), split)
+    error = np.sqrt(0.25 / (2 * len(weight)))  # the most that one standard error can be
+    bound = 2 * ((1 - share) * far["seen side"] + share * far["absent side"]) + error
+    found = far | {"bound": bound, "regret": curve.yy.max() - curve.at(chosen).yy}
+    return {name: 100 * float(x) for name, x in found.items()}
 
 
 # --- more numbers than one -------------------------------------------------------------------------------------------
