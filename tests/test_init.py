@@ -56,10 +56,10 @@ LEFT = {  # a module to all that it may import, besides what those may
     "recommend": ("calibration",),
     "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
-    "alternatives": ("methods",),
+    "alternatives": ("methods",), "mislabelled": ("methods",),
     "clip": (), "benchmarks": ("core", "store", "clip"), "store": ("core",),
     "runs": ("store", "models"), "pools": ("store",),
-    "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "alternatives", "runs", "sweeps"),
+    "sweeps": ("pools",), "experiments": ("benchmarks", "baselines", "alternatives", "mislabelled", "runs", "sweeps"),
 }  # fmt: skip
 
 
