@@ -21,6 +21,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from docutils import nodes
@@ -138,7 +139,7 @@ class Verdicts(Front):
     """``{verdicts}`` with ``{id: {holds, fails}}`` as YAML within, and the paragraph's ``:class:``."""
 
     has_content = True
-    option_spec = {"class": class_option}
+    option_spec: ClassVar = {"class": class_option}
 
     def run(self):
         clauses, claims = yaml.safe_load("\n".join(self.content)), claims_in(read_worlds(self.book / "results"))
