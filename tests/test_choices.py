@@ -123,7 +123,8 @@ def test_the_best_of_many_is_chosen_by_the_other_seeds():
         {"a": [1.0, 5, 3, 2, 5, 3], "b": [9.0, 1, 1, 9, 1, 1], "c": 99.0}, pd.MultiIndex.from_tuples(keys)
     )
     table.index.names = ["pair", "seed"]
-    assert best_elsewhere(table, ["a", "b"]).to_dict() == dict(zip(keys, [1.0, 1, 1, 2, 1, 1], strict=True))
+    assert best_elsewhere(table, ["a", "b"]).tolist() == [1.0, 1, 1, 2, 1, 1]
+    assert best_elsewhere(table, ["a", "b"], -table).tolist() == [-1.0, -1, -1, -2, -1, -1]
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------

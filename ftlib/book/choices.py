@@ -59,14 +59,16 @@ def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None =
     return values
 
 
-def best_elsewhere(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
-    """Under each (pair, seed) the value of that of the columns ``names`` whose mean over all other seeds is largest.
+def best_elsewhere(table: pd.DataFrame, names: Sequence[str], shown: pd.DataFrame | None = None) -> pd.Series:
+    """Under each (pair, seed) that of the columns ``names`` whose mean over all *other* seeds is largest.
 
-    The best of many chosen by the seed itself would be best by luck, too. There are two seeds at least.
+    The best of many chosen by the seed itself would be best by luck, too. Values are those of ``shown``, by default the
+    table's own. There are two seeds at least.
     """
     means: Any = table[list(names)].groupby("seed").mean()
     chosen = {seed: means.drop(index=[seed]).mean().idxmax() for seed in means.index}
-    return pd.Series([row[chosen[key[1]]] for key, row in table.iterrows()], table.index)
+    shown = table if shown is None else shown
+    return pd.Series([row[chosen[key[1]]] for key, row in shown.iterrows()], shown.index)
 
 
 # --- hyper-parameters ------------------------------------------------------------------------------------------------
