@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import ftlib
+from ftlib import files
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 from ftlib.recommend import Calibrated, calibrate
@@ -75,9 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may have no γ
     args = parser().parse_args(arguments)
-    warnings.simplefilter("ignore")
     try:
-        return _calibrate(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Those that reach this module are of the files given: which of two models in a checkpoint is taken.
+            warnings.filterwarnings("once", category=UserWarning, module=r"(ftlib\.)?__main__$")
+            warnings.showwarning = lambda text, *_, **__: print(f"ftlib: {text}", file=sys.stderr)
+            return _calibrate(args)
     except Exception as error:  # 1 means that γ is not advised, so that nothing else may end with it
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         print(f"ftlib: {kind}{' '.join(str(error).split())}", file=sys.stderr)
@@ -90,24 +95,27 @@ def _calibrate(args: argparse.Namespace) -> int:
         raise ValueError(f"--output {args.output}: expected a name that ends in .safetensors")
     for path in filter(None, written):
         _writable(path, args.force)
-    from ftlib import own
-
-    names = own.names_in(args.classes) if args.classes else None
+    names = files.names_in(args.classes) if args.classes else None
     checkpoint, given = None, (args.model, args.before, args.after, args.images)
     if args.logits is not None and not any(given):
         if args.output:
             raise ValueError("--output needs a checkpoint: give --model, --before, --after and --images, not --logits")
-        arrays = own.read_arrays(args.logits)
-        if not {"logits", "labels"} <= arrays.keys():
-            raise ValueError(f"{args.logits} holds {', '.join(arrays)}: expected logits and labels by these names")
-        names, total = names or arrays.pop("names", None), arrays["logits"].shape[-1]
+        arrays = files.read_arrays(args.logits)
+        names, total = names or arrays.get("names"), arrays["logits"].shape[-1]
         split = _split(args, names, total)
     elif args.logits is None and all(given):
-        checkpoint = own.Checkpoints(args.model, args.before, args.after, args.options)
+        from ftlib import own  # and timm with it, which takes seconds
+
+        checkpoint = own.Checkpoints(args.model, args.before, args.after, args.options, writes=bool(args.output))
         split, arrays = _collected(args, own, checkpoint, names)
     else:
         raise ValueError("expected either --logits, or all of --model, --before, --after and --images")
-    test = own.read_arrays(args.test) if args.test else {}
+    test = files.read_arrays(args.test, labelled=False) if args.test else {}
+    for path, of in ((args.logits, arrays), (args.test, test)):
+        columns = of.get("names", [])
+        if names and columns != names and not all(column.isdigit() for column in columns):
+            told = f"{', '.join(names[:3])}, …"
+            raise ValueError(f"the columns of {path} are not the classes {told}: give them these names, in this order")
     unlabelled = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
     prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
     found = calibrate(arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer)
@@ -132,35 +140,35 @@ def _collected(args: argparse.Namespace, own: Any, checkpoint: Any, names: list[
 
     from ftlib import models
 
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # of torch without CUDA an AssertionError
+        raise ValueError(f"--device {device}: {error}") from error
     images, total = own.image_folder(args.images, checkpoint.model), checkpoint.classes
     every = names or images.classes
     if len(every) != total:
         how = "give --classes FILE, all names in the head's order"
-        raise ValueError(f"{len(every)} class names for a head of {total}: {how}")
+        raise ValueError(f"{len(every)} class names ({', '.join(every[:3])}, …) for a head of {total}: {how}")
     if unknown := [f for f in images.classes if f not in every]:
         raise ValueError(f"the folder {unknown[0]!r} of {args.images} is none of the class names in {args.classes}")
     split, ids = _split(args, every, total), [every.index(f) for f in images.classes]
     images.samples = [(file, ids[c]) for file, c in images.samples if ids[c] in split.seen]
     if not images.samples:
         raise ValueError(f"{args.images} has no image in a folder of a seen class, such as {every[split.seen[0]]}")
-    batches = tqdm(DataLoader(images, batch_size=32), "images", unit="batch")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    features, logits, labels = own.collect(checkpoint.model, batches, device)
+    with tqdm(DataLoader(images, batch_size=32), "images", unit="batch") as batches:
+        features, logits, labels = own.collect(checkpoint.model, batches, device)
     with torch.no_grad():
         old_head = models.head(checkpoint.old)(features)
     return split, {"logits": logits, "labels": labels, "old_head": old_head}
 
 
 def _split(args: argparse.Namespace, names: Sequence[str] | None, total: int) -> ClassSplit:
-    from ftlib.own import class_columns
-
     if names and len(names) != total:
         raise ValueError(f"{len(names)} class names for {total} columns of logits: name every class, in their order")
-    seen = class_columns(args.seen, names, "--seen")
-    if beyond := [c for c in seen if c >= total]:
-        raise ValueError(f"--seen names class {beyond[0]}, but the last of {total} classes is {total - 1}")
+    seen = files.class_columns(args.seen, names, total, "--seen")
     rest = [c for c in range(total) if c not in set(seen)]
-    return ClassSplit(seen, class_columns(args.absent, names, "--absent") if args.absent else rest)
+    return ClassSplit(seen, files.class_columns(args.absent, names, total, "--absent") if args.absent else rest)
 
 
 def _writable(path: Path, force: bool) -> None:
@@ -185,7 +193,7 @@ def _report(found: Calibrated, test: Mapping[str, Any]) -> dict[str, Any]:
         "advised": found.advised, "advice": [a._asdict() for a in found.advice],
         "seen": split.seen, "absent": split.absent, "ftlib": ftlib.__version__,
     }  # fmt: skip
-    if {"logits", "labels"} <= test.keys():
+    if {"logits", "labels"} <= test.keys():  # of as many columns: calibrate has looked
         curve = seen_unseen_curve(test["logits"], test["labels"], split)
         gammas = {"0": 0.0, "gamma": float(found.gamma), "best": curve.best_gamma()}
         report["test"] = {"ausuc": curve.ausuc, "best_gamma": gammas["best"]}

@@ -1,22 +1,19 @@
-"""Files of one's own: logits, class names, folders of images and checkpoints in, a calibrated checkpoint out."""
+"""A model of one's own: folders of images and checkpoints in, features, logits and a calibrated checkpoint out."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -28,64 +25,7 @@ from ftlib.store import write_atomic
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
 
-ARRAYS = ("logits", "labels", "old_head", "unlabelled")
 NOTE = "ftlib"  # the name of γ and split in a checkpoint's metadata
-
-
-def read_arrays(path: Path) -> dict[str, Any]:
-    """logits [N, C], labels [N] and what else of `ARRAYS` a file holds; of a table also the columns' ``names``.
-
-    .npz and .safetensors hold arrays of these names. A table, .csv or (by pandas) .parquet, has a row an image, a
-    column "label", and a column of logits for each class, in the head's order.
-    """
-    kind = path.suffix.lower()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        if kind == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                found: dict[str, Any] = {name: file[name] for name in file.files if name in ARRAYS}
-                has = file.files
-        elif kind == ".safetensors":
-            has = list(found := load_file(path))
-        elif kind in (".csv", ".parquet"):
-            found = _table(path, kind)
-            has = list(found)
-        else:
-            raise ValueError("expected .npz, .safetensors, .csv or .parquet")
-    except Exception as error:  # whatever a reader makes of a broken file
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not {"logits", "unlabelled"} & found.keys():
-        raise ValueError(f"{path} holds {', '.join(has) or 'nothing'}: expected logits and labels by these names")
-    return found
-
-
-def class_columns(text: str, names: Sequence[str] | None, option: str) -> list[int]:
-    """Columns from a text or from a file: names, ids or ranges such as 0-4, separated by commas or lines."""
-    path = Path(text)
-    lines = names_in(path) if len(text) < 250 and path.is_file() else [part.strip() for part in text.split(",")]
-    found: list[int] = []
-    for entry in lines:
-        span = re.fullmatch(r"(\d+)(?:-(\d+))?", entry)
-        if names and entry in names:
-            found.append(names.index(entry))
-        elif span and int(span[1]) <= int(span[2] or span[1]):
-            found += range(int(span[1]), int(span[2] or span[1]) + 1)
-        else:
-            near = ", ".join(difflib.get_close_matches(entry, names or [], n=3))
-            why = f"near: {near}" if near else "give ids, or --classes FILE with names"
-            raise ValueError(f"{option}: no class is called {entry!r}; {why}")
-    return found
-
-
-def names_in(path: Path) -> list[str]:
-    """The lines of a file that hold something, each of them once."""
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{path} has {repeated[0]!r} twice: give every class a line and a name of its own")
-    if not names:
-        raise ValueError(f"{path} is empty: expected a name a line")
-    return names
 
 
 def collect(
@@ -167,7 +107,9 @@ class Checkpoints:
         Of a timm model, ``torchvision:NAME``, or ``package.module:function`` that makes the model.
     """
 
-    def __init__(self, name: str, before: Path, after: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, before: Path, after: Path, options: Mapping[str, Any], writes: bool = True) -> None:
+        if missing := [path for path in (before, after) if not path.is_file()]:
+            raise FileNotFoundError(f"no file {missing[0]}: expected a .safetensors or .pth checkpoint")
         make, self.after, state = _maker(name, options), after, checkpoints.read(after)
         if folded := note(after):
             by = f"γ={folded['gamma']:.3g}"
@@ -178,9 +120,13 @@ class Checkpoints:
         for key in (f"{place}.weight" for place in places):
             if key not in raw:
                 raise ValueError(f"{after} has no {key}, the head of {name}: another architecture, or no head")
-        if missing := [f"{place}.bias" for place in places if f"{place}.bias" not in raw]:
-            raise ValueError(f"{after} has no {missing[0]}: γ goes into a bias, and a new one would not load elsewhere")
-        self.biases = [str(raw[f"{place}.bias"]) for place in places]
+        without = [bias for place in places if (bias := f"{place}.bias") not in raw]
+        if writes and without:
+            raise ValueError(
+                f"{after} has no {without[0]}: γ goes into a bias, and a new one would not load elsewhere; leave out "
+                "--output, and add γ to the logits"
+            )
+        self.biases = [] if without else [str(raw[f"{place}.bias"]) for place in places]
         self.classes = len(state[str(raw[f"{places[0]}.weight"])])
         self.model, self.old = make(self.classes).eval(), make(self.classes).eval()
         for model, path in ((self.model, after), (self.old, before)):
@@ -222,11 +168,21 @@ def _maker(name: str, options: Mapping[str, Any]) -> Callable[[int], nn.Module]:
     try:
         make = getattr(importlib.import_module("torchvision.models" if module == "torchvision" else module), own)
         has = inspect.signature(make).parameters.values()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the module does when it is imported
         expected = "expected a timm name, torchvision:NAME or module:function"
         raise ValueError(f"--model {name}: {error}; {expected}") from error
     takes = any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in has)
-    return lambda classes: make(**({"num_classes": classes} if takes else {}), **options)
+
+    def made(classes: int) -> nn.Module:
+        try:
+            model = make(**({"num_classes": classes} if takes else {}), **options)
+        except Exception as error:
+            raise ValueError(f"--model {name} with --options {options} fails: {error}") from error
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"--model {name} gives a {type(model).__name__}: expected a torch Module")
+        return model
+
+    return made
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -237,35 +193,17 @@ def image_folder(root: Path, model: nn.Module) -> ImageFolder:
     from timm.data.config import resolve_model_data_config
     from timm.data.transforms_factory import create_transform
     from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import default_loader
+
+    def loader(path: str) -> Any:
+        try:
+            return default_loader(path)
+        except Exception as error:  # whatever Pillow makes of a damaged image
+            raise ValueError(f"{path} is no readable image: {error}") from error
 
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}")
+    if not any(entry.is_dir() for entry in root.iterdir()):
+        raise ValueError(f"{root} has no folder in it: expected a folder a class, with images of that class")
     transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
-    return ImageFolder(root, transform, allow_empty=True)
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def _table(path: Path, kind: str) -> dict[str, Any]:
-    frame: Any = None
-    if kind == ".csv":
-        with path.open(encoding="utf-8") as file:
-            names = [name.strip().strip('"') for name in file.readline().split(",")]
-    else:
-        import pandas
-
-        frame = pandas.read_parquet(path)
-        names = [str(name) for name in frame.columns]
-    if "label" not in names or len(names) < 2:
-        told = ", ".join([*names[:3], *["…"] * (len(names) > 3)])
-        raise ValueError(f"its columns are {told}: expected one called label, and one for each class")
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a table without rows
-        text = {"delimiter": ",", "skiprows": 1, "ndmin": 2, "dtype": np.float32}
-        rows = np.loadtxt(path, **text) if frame is None else frame.to_numpy(np.float32)
-    place = names.index("label")
-    labels = rows[:, place] if len(rows) else rows
-    if not len(rows) or not (labels == np.round(labels)).all():
-        raise ValueError("its labels are not whole numbers: expected a class id in every row, and a row an image")
-    del names[place]
-    return {"logits": np.delete(rows, place, 1), "labels": labels.astype(np.int64), "names": names}
+    return ImageFolder(root, transform, loader=loader, allow_empty=True)

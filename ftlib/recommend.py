@@ -5,7 +5,7 @@ ftlib.calibrate(logits, labels, split, old_head)    a `Calibrated`: .gamma .by_e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ftlib import calibration
-from ftlib.calibration import Gamma, Mirrored, best_of_mirrored, drawn_rivals, estimated_share, mirrored_margins
-from ftlib.checks import Array, check_finite, check_labels, check_logits
+from ftlib.calibration import Gamma, best_of_mirrored, estimated_share
+from ftlib.checks import Array, check_finite, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit, seeded
+from ftlib.evidence import Accuracy, Evidence, resampled
 from ftlib.metrics import Curve, merge_steps
 
 MOST = 20_000  # images that are looked at, drawn at random from more: others would hardly narrow the interval
-DRAWS = 100  # of images and of classes, for the interval
 ALONE = "take absent_share of ftlib.calibration on unlabelled images, with the share of absent ones among them"
 PREFERENCES = ("min_sy", "min_uy", "share", "weight")
 
@@ -31,17 +31,6 @@ class Advice(NamedTuple):
     level: str
     code: str
     text: str
-
-
-class Accuracy(NamedTuple):
-    """Acc_{S/Y} of the images given, and the most that Acc_{U/Y} may be: that of mirror images, nan without old head.
-
-    What it is only images of absent classes can tell. Mirror images are of classes that were trained on, so that real
-    ones reach less; by how much, the book's chapter on one's own checkpoint measures.
-    """
-
-    seen: float
-    absent_at_most: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,7 @@ class Calibrated:
     with_gamma: Accuracy
     share: float
     advice: tuple[Advice, ...]
-    _images: _Images = field(repr=False)
+    _images: Evidence = field(repr=False)
 
     @property
     def advised(self) -> bool:
@@ -140,17 +129,21 @@ def calibrate(
     logits = check_logits(logits, split)
     check_finite(logits, "logits", split.classes)
     labels = check_labels(labels, logits, split.seen, calibration.SEEN_ONLY)
-    if old_head is not None and old_head.shape != logits.shape:
-        raise ValueError(f"old_head is {list(old_head.shape)}, the logits {list(logits.shape)}: expected equal shapes")
+    if old_head is not None:
+        old_head = check_head_of(old_head, "old_head", logits, split)
+        if len(old_head) != len(logits):
+            raise ValueError(f"old_head has {len(old_head)} rows, the logits {len(logits)}: expected the same images")
+    if unlabelled is not None:
+        unlabelled = check_head_of(unlabelled, "unlabelled", logits, split)
     if len(split.seen) == 1:
         raise ValueError(f"class {split.seen[0]} is the only seen class, which tells nothing of others: {ALONE}")
     total, rows = len(logits), _some(len(logits))
     logits, labels = logits[rows], labels[rows]
-    old = None if old_head is None else check_logits(old_head, split)[rows].to(logits.device)
-    images, share = _Images.of(logits, labels, split, old), len(split.absent) / len(split.classes)
+    old = None if old_head is None else old_head[rows].to(logits.device)
+    images, share = Evidence.of(logits, labels, split, old), len(split.absent) / len(split.classes)
     asked = prefer.get("share", share)
     if unlabelled is not None:
-        unlabelled = check_logits(unlabelled, split)[_some(len(unlabelled))]
+        unlabelled = unlabelled[_some(len(unlabelled))]
         if asked == "unlabelled":
             asked = estimated_share(unlabelled, split, best_of_mirrored(images.mirrored, images.label, split))
     share, weight = float(asked), float(prefer.get("weight", 1.0))
@@ -159,12 +152,12 @@ def calibrate(
     told = prefer.keys() - {"min_sy"}  # what no other estimator takes
     choice = "mirrored" if told else calibration.recommended(split, old is not None)
 
-    def by(name: str, images: _Images) -> float:
+    def by(name: str, images: Evidence) -> float:
         if name == "margin_quantile":
             return float(np.quantile(images.seen, 0.05))
         return best_of_mirrored(images.mirrored, images.label, split, weighed)
 
-    def bound(images: _Images) -> float:
+    def bound(images: Evidence) -> float:
         return _within(by(choice, images), images, prefer)
 
     found = {} if old is None else {"mirrored": Gamma(by("mirrored", images), split)}
@@ -179,7 +172,7 @@ def calibrate(
     for name, has in (("min_sy", with_gamma.seen), ("min_uy", with_gamma.absent_at_most)):
         if has + 1e-9 < (least := float(prefer.get(name, 0))):
             raise ValueError(f"no γ keeps {name}={least}: it comes to {has:.3f} at γ={gamma:.2f}; ask for less")
-    spread = _spread(bound, images)
+    spread = resampled(bound, images)
     lows, highs = zip(*spread.values(), strict=True)
     interval = min(*lows, gamma), max(*highs, gamma)
     advice = _advice(logits, old, images, gamma, *interval)
@@ -191,67 +184,6 @@ def calibrate(
     advice.sort(key=lambda a: ("stop", "caution", "note").index(a.level))
     without = images.accuracy(0.0)
     return Calibrated(gamma, choice, found, interval, spread, without, with_gamma, share, tuple(advice), images)
-
-
-# --- all that γ depends on, image by image ----------------------------------------------------------------------------
-
-
-class _Images(NamedTuple):
-    """All [N]: those of `Mirrored`, the gap whose mean is `competitor_gap`, and the label.
-
-    Without the old head absent is nan.
-    """
-
-    seen: np.ndarray
-    seen_hit: np.ndarray
-    absent: np.ndarray
-    absent_hit: np.ndarray
-    gap: np.ndarray
-    label: np.ndarray
-
-    @property
-    def mirrored(self) -> Mirrored:
-        return Mirrored(*self[:4])
-
-    @property
-    def known(self) -> bool:
-        return not np.isnan(self.absent).any()
-
-    @classmethod
-    def of(cls, logits: Tensor, labels: Tensor, split: ClassSplit, old: Tensor | None) -> _Images:
-        in_s, in_u = (side.logits @ side.chance for side in drawn_rivals(logits, labels, split))
-        m = mirrored_margins(logits, labels, split, logits if old is None else old)
-        if old is None:
-            m = m._replace(absent=np.full(len(labels), np.nan), absent_hit=np.zeros(len(labels), bool))
-        return cls(*m, (in_s - in_u).cpu().numpy(), labels.cpu().numpy())
-
-    def accuracy(self, gamma: float) -> Accuracy:
-        absent = float(np.mean(self.absent_hit & (gamma > self.absent))) if self.known else np.nan
-        return Accuracy(float(np.mean(self.seen_hit & (gamma <= self.seen))), absent)
-
-    def take(self, rows: np.ndarray) -> _Images:
-        return _Images(*(part[rows] for part in self))
-
-
-def _some(n: int) -> Tensor:
-    """Positions of all, or of `MOST` drawn at random, ascending."""
-    return torch.from_numpy(np.arange(n) if n <= MOST else np.sort(seeded(0, "images").choice(n, MOST, replace=False)))
-
-
-def _spread(gamma: Callable[[_Images], float], images: _Images) -> dict[str, tuple[float, float]]:
-    """The middle 95 % of γ over images drawn with replacement, and over classes drawn with all of theirs."""
-    n, rng = len(images.label), seeded(0, "bootstrap")
-    order = images.label.argsort(kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(images.label[order])) + 1)
-
-    def classes() -> _Images:
-        drawn = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
-        label = np.repeat(np.arange(len(drawn)), [len(g) for g in drawn])  # a class that is drawn twice is two
-        return images.take(np.concatenate(drawn))._replace(label=label)
-
-    draws = {"images": lambda: images.take(rng.integers(n, size=n)), "classes": classes}
-    found = {name: np.quantile([gamma(draw()) for _ in range(DRAWS)], (0.025, 0.975)) for name, draw in draws.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in found.items()}
 
 
 # --- choosing along the curve -----------------------------------------------------------------------------------------
@@ -272,7 +204,7 @@ def _preferences(prefer: Mapping, old_head: Array | None, unlabelled: Array | No
     return prefer
 
 
-def _within(gamma: float, images: _Images, prefer: Mapping) -> float:
+def _within(gamma: float, images: Evidence, prefer: Mapping) -> float:
     """γ, or the nearest at which the accuracies asked for are kept, as far as they can be; min_sy has the last word."""
     won, kept = np.sort(images.absent[images.absent_hit]), -np.sort(-images.seen[images.seen_hit])
     for name, margins in (("min_uy", won), ("min_sy", kept)):
@@ -282,10 +214,28 @@ def _within(gamma: float, images: _Images, prefer: Mapping) -> float:
     return gamma
 
 
+def check_head_of(array: Array, name: str, logits: Tensor, split: ClassSplit) -> Tensor:
+    """Other logits, finite, of a head with as many classes; ValueError if not."""
+    other = check_matrix(array, name)
+    if other.shape[1] != logits.shape[1]:
+        raise ValueError(
+            f"{name} has {other.shape[1]} columns, the logits {logits.shape[1]}: expected the same classes"
+        )
+    check_finite(other, name, split.classes)
+    return other
+
+
+def _some(n: int) -> Tensor:
+    """Positions of all, or of `MOST` drawn at random, ascending."""
+    return torch.from_numpy(np.arange(n) if n <= MOST else np.sort(seeded(0, "images").choice(n, MOST, replace=False)))
+
+
 # --- what speaks against it -------------------------------------------------------------------------------------------
 
 
-def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, low: float, high: float) -> list[Advice]:
+def _advice(
+    logits: Tensor, old: Tensor | None, images: Evidence, gamma: Gamma, low: float, high: float
+) -> list[Advice]:
     split, y, n = gamma.split, images.label, len(images.label)
     sizes = np.bincount(y, minlength=split.seen[-1] + 1)[list(split.seen)]
     guess = np.array(split.classes)[logits[:, list(split.classes)].argmax(1).cpu().numpy()]
@@ -295,7 +245,8 @@ def _advice(logits: Tensor, old: Tensor | None, images: _Images, gamma: Gamma, l
         same = torch.allclose(old, logits, rtol=1e-4, atol=1e-4)
         was = float(calibration.competitor_gap(old, torch.from_numpy(y), split))
     whole = logits.sum(1).double()
-    chances = bool(logits.min() >= 0 and (logits.max() <= 1 or (whole - 100).abs().max() < 1))
+    low_one, high_one = logits.aminmax()
+    chances = bool(0 <= low_one < high_one and (high_one <= 1 or (whole - 100).abs().max() < 1))
     # A sigmoid head that was taught one class an image lights one, on the images that taught it.
     sigmoid = not chances and bool((logits.double().sigmoid().sum(1) - 1).abs().median() < 0.1)
     on = [float((logits[:, list(split.absent)] + by > 0).any(1).double().mean()) for by in (0.0, gamma)]

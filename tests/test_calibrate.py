@@ -212,6 +212,10 @@ def test_probabilities_are_told_from_logits_and_log_probabilities_serve():
     assert found.gamma == pytest.approx(calibrate(logits, labels, SPLIT, old).gamma, abs=1e-4)
 
 
+def test_a_constant_is_not_taken_for_probabilities():
+    assert "probabilities" not in codes(calibrate(np.ones((40, 20)), np.arange(40) % 10, SPLIT))
+
+
 def test_percentages_are_probabilities_too():
     logits, labels, _ = draw()
     assert "probabilities" in codes(calibrate(100 * torch.from_numpy(logits).softmax(1), labels, SPLIT), "stop")
@@ -283,11 +287,16 @@ def test_images_known_by_heart_are_told():
         ({"logits": np.zeros(400)}, "expected floating"),
         ({"logits": np.zeros((0, 20))}, "not empty"),
         ({"logits": np.zeros((400, 15))}, "only 15 columns"),
-        ({"old_head": np.zeros((400, 21))}, "expected equal shapes"),
-        ({"old_head": np.zeros((399, 20))}, "expected equal shapes"),
-        ({"old_head": np.full((400, 20), np.nan)}, "NaN"),
-        ({"unlabelled": np.zeros((5, 3))}, "only 3 columns"),
-        ({"unlabelled": np.full((5, 20), np.nan)}, "NaN"),
+        ({"old_head": np.zeros((400, 21))}, "old_head has 21 columns, the logits 20"),
+        ({"old_head": np.zeros((399, 20))}, "old_head has 399 rows, the logits 400"),
+        ({"old_head": np.full((400, 20), np.nan)}, "old_head hold 8000 NaN"),
+        ({"old_head": np.zeros((400, 20), int)}, "old_head are torch.int64"),
+        ({"old_head": np.zeros(400)}, "old_head are torch.float64"),
+        ({"old_head": [[0.0]]}, "old_head has 1 columns"),
+        ({"unlabelled": np.zeros((5, 21))}, "unlabelled has 21 columns, the logits 20"),
+        ({"unlabelled": np.zeros((0, 20))}, "unlabelled are .* not empty"),
+        ({"unlabelled": np.zeros((5, 3))}, "unlabelled has 3 columns"),
+        ({"unlabelled": np.full((5, 20), np.nan)}, "unlabelled hold 100 NaN"),
         ({"split": ClassSplit([0], range(10, 20)), "labels": np.zeros(400, int)}, "only seen class.* absent_share"),
         ({"split": None}, "expected ClassSplit"),
         ({"logits": np.zeros((400, 20), complex)}, "expected floating"),

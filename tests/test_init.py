@@ -53,7 +53,7 @@ ROOT = Path(ftlib.__file__).parent
 LEFT = {  # a module to all that it may import, besides what those may
     "core": (), "checks": ("core",), "margins": ("checks",), "metrics": ("margins",),
     "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",), "probes": ("checks",),
-    "recommend": ("calibration",),
+    "evidence": ("calibration",), "recommend": ("evidence",), "files": (),
     "checkpoints": ("core",), "models": ("checkpoints",), "training": ("models",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
     "alternatives": ("methods",), "mislabelled": ("methods",),
@@ -108,7 +108,8 @@ def test_the_pure_wing_loads_no_image_model_or_plotting_library():
     code = """
 import sys
 from importlib import import_module
-for name in ("metrics", "calibration", "recommend", "reliability", "analysis", "book.claims", "book.estimates"):
+pure = "metrics", "calibration", "recommend", "files", "reliability", "analysis", "book.claims", "book.estimates"
+for name in pure:
     import_module(f"ftlib.{name}")
     heavy = "timm", "matplotlib", "PIL", "sklearn", "torchvision", "pandas"
     print(*(f"{name} loads {module}" for module in heavy if module in sys.modules), end="")

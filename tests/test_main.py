@@ -120,12 +120,40 @@ def test_every_file_format_gives_the_same(logits, tmp_path, capsys):
         assert capsys.readouterr().out == alone
 
 
+@pytest.mark.parametrize("label", ["ids", "names", "floats"])
+def test_a_table_from_a_spreadsheet_serves_too(tmp_path, capsys, label):
+    """A mark at its start, quoted names with commas, labels as a spreadsheet writes them."""
+    values, labels, _ = draw()
+    np.savez(tmp_path / "alone.npz", logits=values, labels=labels)
+    run("--logits", tmp_path / "alone.npz", "--seen", "0,2,3,6,8")
+    expected = capsys.readouterr().out
+    names = ["ant, red", *NAMES[1:]]
+    told = {"ids": labels, "names": [f'"{names[y]}"' for y in labels], "floats": [f"{y}.0" for y in labels]}[label]
+    rows = [",".join([str(y), *(f"{x:.9g}" for x in row)]) for y, row in zip(told, values, strict=True)]
+    header = ",".join(["label", *(f'"{name}"' for name in names)])
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]), encoding="utf-8-sig")
+    assert run("--logits", tmp_path / "t.csv", "--seen", "0,2,3,6,8") == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_an_unlabelled_test_file_may_be_a_table(logits, tmp_path, capsys):
+    values, _, _ = draw(3)
+    np.savez(tmp_path / "u.npz", logits=values)
+    np.savetxt(tmp_path / "u.csv", values, delimiter=",", header=",".join(NAMES), comments="", fmt="%.9g")
+    said = []
+    for name in ("u.npz", "u.csv"):
+        assert run("--logits", logits, "--seen", "0,2,3,6,8", "--test", tmp_path / name, "--share", "unlabelled") == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "absent_share" in said[0]
+
+
 def test_a_table_by_pandas_serves_too(logits, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     values, labels, _ = draw()
-    pandas.DataFrame(values, columns=NAMES).assign(label=labels).to_parquet(tmp_path / "t.parquet")
-    assert run("--logits", tmp_path / "t.parquet", "--seen", "ant,cat,dog,gnu,ibis") == 0
+    for label in (labels, [NAMES[y] for y in labels]):
+        pandas.DataFrame(values, columns=NAMES).assign(label=label).to_parquet(tmp_path / "t.parquet")
+        assert run("--logits", tmp_path / "t.parquet", "--seen", "ant,cat,dog,gnu,ibis") == 0
 
 
 def test_a_labelled_test_file_tells_what_gamma_wins_and_the_best_one(logits, tmp_path, capsys):
@@ -183,6 +211,29 @@ def test_prefixes_of_a_nested_checkpoint_stay(world, tmp_path):
     found = load_file(out)
     assert found.keys() == after.keys()
     assert [k for k in after if not torch.equal(after[k], found[k])] == ["module.fc.bias"]
+
+
+def test_which_of_two_models_in_a_file_is_taken_is_said_once(world, tmp_path, capsys):
+    state = load_file(world[0] / "after.safetensors")
+    torch.save({"model": load_file(world[0] / "before.safetensors"), "model_ema": state}, world[0] / "two.pth")
+    assert from_checkpoints(world, "two.pth", "--output", tmp_path / "c.safetensors") == 0
+    assert capsys.readouterr().err.count("ftlib: two.pth holds model_ema and model: model_ema is taken\n") == 1
+    found = load_file(tmp_path / "c.safetensors")
+    assert [k for k in state if not torch.equal(state[k], found[k])] == ["fc.bias"]
+
+
+def test_a_head_without_bias_gets_a_gamma_and_no_checkpoint(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    state = small().state_dict()
+    state.pop("4.bias")
+    for file in ("b", "a"):
+        save_file(state, tmp_path / f"{file}.safetensors")
+        state["4.weight"] = state["4.weight"] + 0.1
+    files = "--before", tmp_path / "b.safetensors", "--after", tmp_path / "a.safetensors"
+    arguments = "--model", "test_main:biasless", *files, "--images", world[0] / "images", "--seen", "0,2,3,6,8"
+    assert run(*arguments) in (0, 1) and "γ = " in capsys.readouterr().out
+    assert run(*arguments, "--output", tmp_path / "c.safetensors") == 2
+    assert "leave out --output, and add γ to the logits" in capsys.readouterr().err
 
 
 def test_a_second_fold_is_refused(world, tmp_path, capsys):
@@ -256,6 +307,22 @@ def small(num_classes: int = 10) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
     )
+
+
+def biasless(num_classes: int = 10) -> nn.Module:
+    return small(num_classes)[:4].append(nn.Linear(8, num_classes, bias=False))
+
+
+def failing():
+    raise RuntimeError("no luck")
+
+
+def list_of():
+    return []
+
+
+def needs(width):
+    return small(width)
 
 
 @pytest.mark.parametrize(
@@ -333,6 +400,20 @@ BAD_LOGITS = {
     "a table with gaps": (b"label,a,b\n0,1,\n", "x.csv", "cannot be read"),
     "a table of labels": (b"label\n0\n2\n", "x.csv", "one for each class"),
     "a table without images": (b"label,a,b\n", "x.csv", "cannot be read"),
+    "columns of numbers": (b",label,a,b\n0,1,2,3\n", "x.csv", "no column of row numbers"),
+    "a column twice": (b"label,a,a\n0,1,2\n", "x.csv", "'a' twice"),
+    "two columns of labels": (b"label,a,label\n0,1,0\n", "x.csv", "'label' twice"),
+    "a short header": (b"label,a,b\n0,1,2,3\n", "x.csv", "its header names 3 columns, and its rows have 4"),
+    "a long header": (b"label,a,b,c\n0,1,2\n", "x.csv", "its header names 4 columns, and its rows have 3"),
+    "a label without end": (b"label,a,b\ninf,1,2\n", "x.csv", "not whole numbers"),
+    "a label that is no class": (b"label,a,b\nant,1,2\n", "x.csv", "could not convert string"),
+    "a table of nothing": (b"\0" * 99, "x.csv", "expected one called label"),
+    "decimal commas": (b"label;a;b\n0;1,5;2\n", "x.csv", "commas between them"),
+    "a table of a class": (b"label,a\n0,1\n0,2\n", "x.csv", "the last of 1 classes is 0"),
+    "a checkpoint's tensors": ({f"layer{i}.weight": np.zeros(2) for i in range(9)}, "x.npz", ", …: expected logits"),
+    "complex logits": ({"logits": np.zeros((2, 10), complex), "labels": np.zeros(2, int)}, "x.npz", "complex128"),
+    "transposed": ({"logits": np.zeros((10, 20)), "labels": np.zeros(20, int)}, "x.npz", "expected integers [10]"),
+    "labels in a column": ({"logits": np.zeros((9, 10)), "labels": np.zeros((9, 1), int)}, "x.npz", "integers [9]"),
     "semicolons": (b"label;a;b\n0;1;2\n", "x.csv", "expected one called label"),
     "a stack of logits": ({"logits": np.zeros((2, 3, 10)), "labels": np.zeros(2, int)}, "x.npz", "expected floating"),
     "logits of text": ({"logits": np.full((2, 10), "a"), "labels": np.zeros(2, int)}, "x.npz", "expected floating"),
@@ -350,11 +431,27 @@ BAD_LOGITS = {
     ),
     "another head without labels": (
         {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((20, 7))},
-        "x.npz", "only 7 columns",
+        "x.npz", "unlabelled has 7 columns",
+    ),
+    "more classes without labels": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((20, 13))},
+        "x.npz", "unlabelled has 13 columns",
+    ),
+    "no images without labels": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((0, 10))},
+        "x.npz", "unlabelled are",
+    ),
+    "fewer images for the old head": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((19, 10))},
+        "x.npz", "old_head has 19 rows",
+    ),
+    "integers from the old head": (
+        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((20, 10), int)},
+        "x.npz", "old_head are torch.int64",
     ),
     "another old head": (
         {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((20, 11))},
-        "x.npz", "expected equal shapes",
+        "x.npz", "old_head has 11 columns",
     ),
 }  # fmt: skip
 
@@ -383,7 +480,7 @@ BAD_OPTIONS = {
     "nothing": (["--seen", ""], "no class is called ''"),
     "one class": (["--seen", "0"], "not among the seen classes"),
     "both sides": (["--seen", "0,2,3,6,8", "--absent", "1,2"], "both seen and absent"),
-    "absent outside": (["--seen", "0,2,3,6,8", "--absent", "55"], "only 10 columns"),
+    "absent outside": (["--seen", "0,2,3,6,8", "--absent", "55"], "the last of 10 classes is 9"),
     "too few names": (["--seen", "0,2,3,6,8", "--classes", "three.txt"], "3 class names for 10"),
     "no file of names": (["--seen", "0", "--classes", "none.txt"], "No such file"),
     "min_sy above one": (["--seen", "0,2,3,6,8", "--min-sy", "95"], "between 0 and 1"),
@@ -395,6 +492,19 @@ BAD_OPTIONS = {
     "no share": (["--seen", "0,2,3,6,8", "--share", "0"], "between 0 and 1"),
     "a weight without end": (["--seen", "0,2,3,6,8", "--weight", "inf"], "above 0"),
     "min_uy of nothing": (["--seen", "0,2,3,6,8", "--min-uy", "0"], "between 0 and 1"),
+    "a range without end": (["--seen", "0-99999999999"], "the last of 10 classes is 9"),
+    "a file that is not there": (["--seen", "seen.text"], "no class is called 'seen.text', and no file"),
+    "a very long name": (["--seen", "x" * 5000], "no class is called 'xxx"),
+    "a folder of classes": (["--seen", "."], "no class is called '.'"),
+    "brackets": (["--seen", "[0,2]"], "no class is called '[0'"),
+    "spaces": (["--seen", "0 2 3"], "no class is called '0 2 3'"),
+    "no name near": (["--seen", "zebu", "--classes", "classes.txt"], "near: ant, bee, cat"),
+    "a test file of another head": (["--seen", "0,2,3,6,8", "--test", "wide.npz"], "has 12 columns, the logits 10"),
+    "a test file of seen classes": (["--seen", "0,2,3,6,8", "--test", "train.npz"], "no sample of the absent classes"),
+    "a test file in another order": (
+        ["--seen", "0,2,3,6,8", "--classes", "classes.txt", "--test", "turned.csv"],
+        "give them these names, in this order",
+    ),
     "a range backwards": (["--seen", "8-0"], "8-0"),
     "a comma too many": (["--seen", "0,2,"], "no class is called ''"),
     "a name among the absent": (["--seen", "0,2,3,6,8", "--absent", "zebra"], "--absent: no class is called 'zebra'"),
@@ -419,6 +529,8 @@ def test_a_bad_option_is_one_sentence_and_two(case, logits, tmp_path, capsys, mo
     (tmp_path / "twice.txt").write_text("a\na\n" + "\n".join(NAMES[2:]))
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "there.json").write_text("{}")
+    (tmp_path / "turned.csv").write_text(f"{','.join(NAMES[::-1])}\n{','.join('0' * 10)}\n")
+    np.savez(tmp_path / "wide.npz", logits=np.zeros((4, 12)), labels=np.zeros(4, int))
     options, says = BAD_OPTIONS[case]
     assert run("--logits", logits, *options) == 2
     error = capsys.readouterr().err
@@ -467,12 +579,14 @@ def test_a_bad_checkpoint_is_one_sentence_and_two(world, tmp_path, capsys, monke
 BAD_MODELS = {
     "test_resnett": "near: test_resnet", "test_vit": "another architecture", "torchvision:resnet0": "resnet0",
     "no_module:make": "No module named", "json:nothing": "no attribute 'nothing'", ":": "expected a timm name",
-    "json:__name__": "not a callable", "": "either --logits",
+    "json:__name__": "not a callable", "": "either --logits", "test_main:failing": "with --options {} fails: no luck",
+    "test_main:list_of": "gives a list: expected a torch Module", "test_main:needs": "missing 1 required positional",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "says"), BAD_MODELS.items())
-def test_a_bad_model_is_one_sentence_and_two(world, capsys, model, says):
+def test_a_bad_model_is_one_sentence_and_two(world, capsys, model, says, monkeypatch):
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
     assert from_checkpoints(world, model=model) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
@@ -481,7 +595,7 @@ def test_a_bad_model_is_one_sentence_and_two(world, capsys, model, says):
 def test_bad_images_are_one_sentence_and_two(world, tmp_path, capsys):
     root = world[0]
     files = "--model", "test_resnet", "--before", root / "before.safetensors", "--after", root / "after.safetensors"
-    cases = {"none": "no folder", "empty": "any class folder", "few": "3 class names for a head of 10"}
+    cases = {"none": "no folder", "empty": "expected a folder a class", "few": "(ant, bee, cat, …) for a head of 10"}
     (tmp_path / "empty").mkdir()
     for name in NAMES[:3]:
         (tmp_path / "few" / name).mkdir(parents=True)
@@ -492,6 +606,14 @@ def test_bad_images_are_one_sentence_and_two(world, tmp_path, capsys):
     assert run(*files, *named, "--images", tmp_path / "few") == 2 and "has no image" in capsys.readouterr().err
     (tmp_path / "few" / "ant" / "x.png").write_text("no image")
     assert run(*files, *named, "--images", tmp_path / "few") == 2 and "x.png" in capsys.readouterr().err
+    (tmp_path / "few" / "ant" / "x.png").write_bytes((root / "images/ant/0.png").read_bytes()[:-400])
+    assert run(*files, *named, "--images", tmp_path / "few") == 2 and "x.png is no readable" in capsys.readouterr().err
+    for device in ("gpu", "cuda:99"):
+        assert run(*files, *named, "--images", tmp_path / "few", "--device", device) == 2
+        assert f"--device {device}: " in capsys.readouterr().err
+    for before in ("photos.pth", tmp_path):
+        assert run(*files, *named, "--images", tmp_path / "few", "--before", before) == 2
+        assert f"no file {before}" in capsys.readouterr().err
     (tmp_path / "few" / "zebra").mkdir()
     assert run(*files, *named, "--images", tmp_path / "few") == 2 and "'zebra'" in capsys.readouterr().err
 
@@ -525,7 +647,7 @@ def test_one_image_a_class_and_another_models_head_are_not_passed_over(tmp_path,
 
 def test_a_hundred_bad_inputs_are_answered():
     """The cases of this file that end with 2: tables, and those that stand in a test of their own."""
-    alone = 2 + 6 + 2 + 1 + 1 + 4  # model and images, outputs, a second fold, a folder, words of the command
+    alone = 2 + 11 + 2 + 1 + 1 + 4  # model and images, outputs, a second fold, a folder, words of the command
     assert len(BAD_LOGITS) + len(BAD_OPTIONS) + len(BAD_CHECKPOINTS) + len(BAD_MODELS) + alone >= 100
 
 

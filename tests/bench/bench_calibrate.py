@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import ftlib
 from ftlib.core import ClassSplit
-from ftlib.own import read_arrays
+from ftlib.files import read_arrays
 
 COLUMNS, LIMIT = 1000, 3.0
 SPLIT = ClassSplit(range(500), range(500, COLUMNS))

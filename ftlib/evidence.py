@@ -1,0 +1,81 @@
+"""What images of seen classes say of γ, one by one: margins, mirror images, and how far it moves when resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ftlib.calibration import Mirrored, drawn_rivals, mirrored_margins, rivals
+from ftlib.core import ClassSplit, seeded
+
+DRAWS = 100  # of images and of classes, for the interval
+
+
+class Accuracy(NamedTuple):
+    """Acc_{S/Y} of the images given, and the most that Acc_{U/Y} may be: that of mirror images, nan without old head.
+
+    What it is only images of absent classes can tell. Mirror images are of classes that were trained on, so that real
+    ones reach less; by how much, the book's chapter on one's own checkpoint measures.
+    """
+
+    seen: float
+    absent_at_most: float
+
+
+class Evidence(NamedTuple):
+    """All [N]: those of `Mirrored`, the gap whose mean is `competitor_gap`, and the label.
+
+    Without the old head nothing is known of absent images: absent is nan, absent_hit False.
+    """
+
+    seen: np.ndarray
+    seen_hit: np.ndarray
+    absent: np.ndarray
+    absent_hit: np.ndarray
+    gap: np.ndarray
+    label: np.ndarray
+
+    @property
+    def mirrored(self) -> Mirrored:
+        return Mirrored(*self[:4])
+
+    @property
+    def known(self) -> bool:
+        return not np.isnan(self.absent).any()
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, split: ClassSplit, old: Tensor | None) -> Evidence:
+        in_s, in_u = (side.logits @ side.chance for side in drawn_rivals(logits, labels, split))
+        if old is None:
+            true, seen, absent = rivals(logits, labels, split)
+            unknown = np.full(len(true), np.nan), np.zeros(len(true), bool)
+            margins = Mirrored(np.maximum(true, seen) - absent, true > seen, *unknown)
+        else:
+            margins = mirrored_margins(logits, labels, split, old)
+        return cls(*margins, (in_s - in_u).cpu().numpy(), labels.cpu().numpy())
+
+    def accuracy(self, gamma: float) -> Accuracy:
+        absent = float(np.mean(self.absent_hit & (gamma > self.absent))) if self.known else np.nan
+        return Accuracy(float(np.mean(self.seen_hit & (gamma <= self.seen))), absent)
+
+    def take(self, rows: np.ndarray) -> Evidence:
+        return Evidence(*(part[rows] for part in self))
+
+
+def resampled(gamma: Callable[[Evidence], float], images: Evidence) -> dict[str, tuple[float, float]]:
+    """The middle 95 % of γ over images drawn with replacement, and over classes drawn with all of theirs."""
+    n, rng = len(images.label), seeded(0, "bootstrap")
+    order = images.label.argsort(kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(images.label[order])) + 1)
+
+    def classes() -> Evidence:
+        drawn = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
+        label = np.repeat(np.arange(len(drawn)), [len(g) for g in drawn])  # a class that is drawn twice is two
+        return images.take(np.concatenate(drawn))._replace(label=label)
+
+    draws = {"images": lambda: images.take(rng.integers(n, size=n)), "classes": classes}
+    found = {name: np.quantile([gamma(draw()) for _ in range(DRAWS)], (0.025, 0.975)) for name, draw in draws.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in found.items()}
