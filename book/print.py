@@ -19,7 +19,8 @@ STYLE = """<style>
 }
 h1 { break-before: page; }
 #jb-print-docs-body h1 { break-before: auto; }
-figure, table, .card { break-inside: avoid; }
+span[id^="document-"] + section { break-before: page; }
+figure, table, .card, .moving { break-inside: avoid; }
 </style>"""
 
 
