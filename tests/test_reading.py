@@ -2,11 +2,13 @@
 
 import importlib
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
+from PIL import Image, PngImagePlugin
 
 from ftlib.book.claims import check
 
@@ -44,3 +46,13 @@ def test_the_claims_of_a_cell_become_one_table_and_those_of_an_unpublished_world
 
     assert kinds("digits", "one", "two", "new") == (["raw", "block_quote"], 2)
     assert kinds("mine", "one") == (["block_quote"], 0)
+
+
+def test_a_pictures_element_tells_its_panels_and_stays_xml(tmp_path):
+    told = PngImagePlugin.PngInfo()
+    told.add_text("panels", "[[[[0, 0, 0.5, 1]]]]")
+    Image.new("1", (2, 1)).save(tmp_path / "a.png", pnginfo=told)
+    app = SimpleNamespace(srcdir=tmp_path, builder=SimpleNamespace(images={"a.png": "b.png"}))
+    page = {"body": '<p><img alt="x" src="../_images/b.png" /></p>'}
+    reading.tell_panels(app, "page", "page.html", page, None)
+    assert ElementTree.fromstring(page["body"])[0].attrib["data-panels"] == "[[[[0, 0, 0.5, 1]]]]"

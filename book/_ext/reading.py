@@ -58,7 +58,7 @@ def tell_panels(app, name, template, context, doctree):
     def tell(found):
         with Image.open(Path(app.srcdir, sources[found[1]])) as picture:
             said = getattr(picture, "text", {}).get("panels", "[]")
-        return found[0] if said == "[]" else f"{found[0]} data-panels='{said}'"
+        return found[0] if said == "[]" else f"{found[0]}data-panels='{said}' "
 
     context["body"] = re.sub(r'<img (?=[^>]*src="[./]*_images/([^"]+\.png)")', tell, context.get("body", ""))
 
