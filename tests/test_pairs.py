@@ -48,3 +48,41 @@ def test_a_curve_that_never_finds_a_side_ends_at_the_origin():
     logits = np.eye(6)[[0, 1, 4, 3]]  # no absent image is right
     sy, uy = pairs.on_plane(pairs.along_rays([seen_unseen_curve(logits, labels, SPLIT)]))
     assert sy[0] == 1 and np.allclose(uy, 0) and json.dumps(sy.tolist())
+
+
+def chapter(id: str, values: dict[str, float]) -> dict:
+    """A record with one claim whose effects are {"pair, seed n": effect}."""
+    parts: dict[str, dict[str, float]] = {}
+    for label, value in values.items():
+        parts.setdefault(label.rpartition(", ")[2], {})[label] = value
+    effects = [{"of": of, "effect": np.mean([*p.values()]), "parts": p} for of, p in parts.items()]
+    return {"claims": [{"id": id, "effects": effects}], "provenance": {"benchmarks": ["glyphs/a-b"]}, "values": {}}
+
+
+def test_a_pair_s_effects_are_those_of_its_seeds_and_a_loss_is_a_negative_change():
+    values = {"a-b, seed 0": 10.0, "a-b, seed 1": 20.0, "c-d, seed 0": 4.0, "c-d, seed 1": 4.0}
+    world = {"03": chapter("absent-drop", values), "04": chapter("ncm-absent-gain", values)}
+    found = pairs.head_and_features(world)
+    assert {pair: (of[pairs.HEAD].mean, of[pairs.FEATURES].mean) for pair, of in found.items()} == {
+        "a-b": pytest.approx((-0.15, 0.15)),
+        "c-d": pytest.approx((-0.04, 0.04)),
+    }
+
+
+def test_a_world_with_one_pair_has_its_effects_without_parts():
+    record = chapter("absent-drop", {})
+    record["claims"][0]["effects"] = [{"of": "photos, seed 0", "effect": 1.0}, {"of": "photos, seed 1", "effect": 3.0}]
+    assert pairs.effects_of({"03": record}, "absent-drop")["photos"].tolist() == [1, 3]
+
+
+def test_shares_are_of_what_the_best_gamma_adds():
+    yy = {"fine-tuned": 0.5, "fine-tuned + γ*": 0.7, "fine-tuned + ALG": 0.55, "fine-tuned + recommended": 0.65}
+    accuracies = {name: dict.fromkeys(pairs.ACCURACIES, [yy.get(name, 0.1)] * 2) for name in pairs.STATES}
+    assert pairs.shares_of_star({"a-b": {"accuracies": accuracies}}) == pytest.approx((20, 0.25, 0.75))
+
+
+def test_a_world_is_drawn_if_its_curves_are_of_drawn_images():
+    record = chapter("ausuc-gain", {})
+    assert pairs.is_drawn({pairs.CURVES: record})
+    record["provenance"]["benchmarks"].append("folder:office31/a-b")
+    assert not pairs.is_drawn({pairs.CURVES: record}) and not pairs.is_drawn({})

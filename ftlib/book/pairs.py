@@ -20,6 +20,7 @@ from ftlib.runs import Run
 
 RAYS = np.linspace(0, 90, 31)  # degrees above the axis of seen accuracy
 TUNED, CURVES = "fine-tuned", "05-the-logit-gap"
+STATES = ("pre-trained", "AdaBN", TUNED, *(f"{TUNED} + {name}" for name in ("ALG", "recommended", "γ*")))
 ACCURACIES = ("yy", "sy", "uy")
 HEAD, FEATURES = "trained head", "nearest class means"
 
@@ -107,9 +108,10 @@ def of_world(chapters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
     return chapters.get(CURVES, {}).get("values", {}).get("pairs", {})
 
 
-def benchmarks_of(chapters: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The names of all pairs that a world's chapters were measured on."""
-    return {name for record in chapters.values() for name in record["provenance"].get("benchmarks", ())}
+def is_drawn(chapters: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all images that a world's curves are measured on are drawn."""
+    measured = chapters.get(CURVES, {}).get("provenance", {}).get("benchmarks", [])
+    return bool(measured) and all(name.startswith("glyphs/") for name in measured)
 
 
 def effects_of(chapters: Mapping[str, Mapping[str, Any]], id: str) -> dict[str, np.ndarray]:
@@ -136,7 +138,7 @@ def over_pairs(of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, np.nd
     """State, such as "fine-tuned + ALG", to accuracies [seeds], averaged over a world's pairs."""
     tables = [own["accuracies"] for own in of.values()]
     return {
-        name: {part: np.mean([own[name][part] for own in tables], axis=0) for part in ACCURACIES} for name in tables[0]
+        name: {part: np.mean([own[name][part] for own in tables], axis=0) for part in ACCURACIES} for name in STATES
     }
 
 
