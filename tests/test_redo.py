@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
@@ -24,6 +25,9 @@ from ftlib.book.worlds import NAMES
 from ftlib.models import build
 
 ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("plan", ROOT / "book/plan.py")
+plan = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(plan)
 PROFILES = {
     name: yaml.safe_load((ROOT / f"book/profiles/{name}.yml").read_text(encoding="utf-8"))["parameters"]
     for name in ("officehome", "imagenet_r", "imagenet_sketch", "vtab", "iwildcam")
@@ -102,15 +106,26 @@ MAKE: dict[str, Callable[[Path], dict]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["vtab", *(pytest.param(name, marks=pytest.mark.slow) for name in MAKE if name != "vtab")]
-)
-def test_a_profile_runs_end_to_end_on_a_miniature_of_its_set(tmp_path, name):
+def miniature(tmp_path: Path, name: str) -> tuple[dict, dict[str, str]]:
+    """Parameters for a miniature of a profile's set, and the folders of its images, runs and cache."""
     data = tmp_path / "data"
     data.mkdir()
     whole = {} if name.startswith("imagenet") else {"subset": True}
     given = {"backbone": "test_resnet", "seeds": [0], "data": {"size": 32} | whole} | MAKE[name](data)
     given["recipe"] = {"steps": 2, "batch_size": 8, "size": 32, "evaluations": 1}
+    return given, {f"FTLIB_{key}": str(tmp_path / key.lower()) for key in ("DATA", "STORE", "CACHE")}
+
+
+def check_record(path: Path, name: str, given: dict) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    measured = given.get("benchmarks", PROFILES[name]["benchmarks"])
+    assert record["claims"] and record["provenance"]["benchmarks"] == measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MAKE)
+def test_a_profile_runs_end_to_end_on_a_miniature_of_its_set(tmp_path, name):
+    given, places = miniature(tmp_path, name)
     command = [
         sys.executable,
         ROOT / "book/execute.py",
@@ -123,14 +138,26 @@ def test_a_profile_runs_end_to_end_on_a_miniature_of_its_set(tmp_path, name):
     ]
     for key, value in given.items():
         command += ["-p", f"{key}={json.dumps(value)}"]
-    places = {"FTLIB_DATA": data, "FTLIB_STORE": tmp_path / "runs", "FTLIB_CACHE": tmp_path / "cache"}
-    env = os.environ | {key: str(value) for key, value in places.items()}
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | places, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / f"s/book/results/{name}/03-what-breaks.json").read_text())
-    assert record["claims"] and record["provenance"]["benchmarks"] == given.get(
-        "benchmarks", PROFILES[name]["benchmarks"]
-    )
+    check_record(tmp_path / f"s/book/results/{name}/03-what-breaks.json", name, given)
+
+
+def test_the_cells_of_a_chapter_run_on_a_miniature_of_vtab(tmp_path, monkeypatch):
+    """The same without the runner and its processes, which have their own tests: profile, plan, door and chapter."""
+    given, places = miniature(tmp_path, "vtab")
+    for name, place in places.items():
+        monkeypatch.setenv(name, place)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)  # a sweep stays in this process
+    asked = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    parameters = plan.read_plan(ROOT / "book", "vtab", ["03"], asked)["chapters"]["03-what-breaks"]
+    names: dict = {"display": lambda *_: None}
+    for cell in plan.read_source(ROOT / "book/03-what-breaks.md").cells:
+        if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", []):
+            exec(cell.source, names)
+            names |= parameters if "parameters" in cell.metadata.get("tags", []) else {}
+    check_record(tmp_path / "results/vtab/03-what-breaks.json", "vtab", given)
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
