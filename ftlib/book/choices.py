@@ -67,8 +67,8 @@ def best_elsewhere(table: pd.DataFrame, names: Sequence[str], shown: pd.DataFram
     """
     means: Any = table[list(names)].groupby("seed").mean()
     chosen = {seed: means.drop(index=[seed]).mean().idxmax() for seed in means.index}
-    shown = table if shown is None else shown
-    return pd.Series([row[chosen[key[1]]] for key, row in shown.iterrows()], shown.index)
+    rows: Any = table if shown is None else shown
+    return pd.Series([row[chosen[seed]] for (_, seed), row in rows.iterrows()], rows.index)
 
 
 # --- hyper-parameters ------------------------------------------------------------------------------------------------
