@@ -702,3 +702,15 @@ def test_no_steps_change_nothing_and_are_looked_at_once(blobs):
     log = fit(model, blobs, replace(SMALL, steps=0), seed=0, evaluate=looks.append)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert looks == [0.0] and len(log.losses) == 0 and log.images_per_second == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_what_the_plain_one_learns(blobs, monkeypatch):
+    compiler = torch.compile  # by a backend that needs no compiler of C++
+    monkeypatch.setattr(torch, "compile", lambda model: compiler(model, backend="eager"))
+    learnt = []
+    for compiled in (False, True):
+        model = models.build("test_resnet", 4, seed=1)
+        training.fit(model, blobs, Recipe(steps=3, batch_size=16, lr=0.05, evaluations=1, compile=compiled), seed=0)
+        learnt.append(model.state_dict())
+    assert all(torch.equal(value, learnt[1][name]) for name, value in learnt[0].items())
