@@ -102,8 +102,8 @@ def crossing(panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> list
         ax.set_xlabel("gain (points)", fontsize=9)
         ax.tick_params(labelsize=8)
     for i, name in enumerate(next(iter(next(iter(panels.values())).values()))):
-        where = {"transform": axes[-1].transAxes, "ha": "right", "fontsize": 8}
-        axes[-1].text(1.0, 0.96 - 0.05 * i, f"over {name}", color=colour_of(name), **where)
+        where = {"transform": axes[-1].transAxes, "fontsize": 8}  # the corner that rows from worst to best leave free
+        axes[-1].text(0.03, 0.09 - 0.05 * i, f"over {name}", color=colour_of(name), **where)
     return axes
 
 
