@@ -81,12 +81,17 @@ def _table(path: Path, kind: str, labelled: bool) -> dict[str, Any]:
     frame: Any = None
     if kind == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names = [name.strip() for name in next(csv.reader(file), [])]
+            try:
+                names = [name.strip() for name in next(csv.reader(file), [])]
+            except UnicodeDecodeError as error:
+                raise ValueError(f"it is not UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
     else:
         import pandas
 
         frame = pandas.read_parquet(path)
         names = [str(name) for name in frame.columns]
+    if bare := [name for name in names if re.fullmatch(r"-\d+|-?\d*\.\d+(e[+-]?\d+)?", name, re.IGNORECASE)]:
+        raise ValueError(f"its first row holds the number {bare[0]}: expected a row with the names of the columns")
     told = repr(", ".join([*names[:3], *["…"] * (len(names) > 3)])[:60])
     if (labelled and "label" not in names) or len(names) < 2:
         more = ", and commas between them" * (kind == ".csv")

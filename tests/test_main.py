@@ -404,6 +404,8 @@ BAD_LOGITS = {
     "a column twice": (b"label,a,a\n0,1,2\n", "x.csv", "'a' twice"),
     "two columns of labels": (b"label,a,label\n0,1,0\n", "x.csv", "'label' twice"),
     "a short header": (b"label,a,b\n0,1,2,3\n", "x.csv", "its header names 3 columns, and its rows have 4"),
+    "no header": (b"-1.5,2.0,1\n0.5,2.5,0\n", "x.csv", "its first row holds the number -1.5"),
+    "another encoding": ("label,Käse,b\n0,1,2\n".encode("latin-1"), "x.csv", "it is not UTF-8"),
     "a long header": (b"label,a,b,c\n0,1,2\n", "x.csv", "its header names 4 columns, and its rows have 3"),
     "a label without end": (b"label,a,b\ninf,1,2\n", "x.csv", "not whole numbers"),
     "a label that is no class": (b"label,a,b\nant,1,2\n", "x.csv", "could not convert string"),
