@@ -108,7 +108,7 @@ def gather(section, claims, own):
     for cell in section.findall(lambda node: "cell_output" in getattr(node, "attributes", {}).get("classes", ())):
         quotes = [q for q in cell.findall(nodes.block_quote) if own in claims.get(id_of(q), {})]
         if quotes:
-            found = {id: claims[id] for id in map(id_of, quotes)}
+            found = {id: claims[id] for quote in quotes if (id := id_of(quote))}
             quotes[0].parent.insert(0, nodes.raw("", rows_with_records(found, own), format="html"))
             for quote in quotes:
                 quote.parent.remove(quote)
