@@ -49,7 +49,7 @@ def test_each_end_has_its_colour_name_and_interval():
     ax = figures.before_after(ROWS)
     assert dots(ax, figures.COLOURS["pre-trained"]) == [(50, 0), (30, 1)]
     assert dots(ax, figures.COLOURS["fine-tuned"]) == [(20, 0), (90, 1)]
-    bands = [tuple(map(float, line.get_xdata())) for line in ax.lines if line.get_linewidth() == 5]
+    bands = [tuple(map(float, line.get_xdata())) for line in ax.lines if line.get_alpha() == 0.3]
     assert bands == [(40, 60), (10, 30), (30, 30), (85, 95)]
     names = {text.get_text(): (text.get_position()[0], text.get_color()) for text in ax.texts if text.get_text()}
     assert names == {name: (x, figures.COLOURS[name]) for name, x in (("pre-trained", 50), ("fine-tuned", 20))}
