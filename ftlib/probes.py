@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from ftlib.checks import check_labels
@@ -67,6 +66,8 @@ def separability(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], spli
 
 def _probe(x: np.ndarray, yes: np.ndarray, x_asked: np.ndarray) -> np.ndarray:
     """bool [n, L] for features [n, D], from one ridge regression for each of L lists of answers, bool [N, L]."""
+    from sklearn.linear_model import Ridge  # not loaded before it is needed
+
     model = Ridge(alpha=RIDGE * len(x) * x.var(0).mean()).fit(x, 2.0 * yes - 1)
     scores = model.predict(x)
     middle = [(scores * side).sum(0) / side.sum(0) for side in (yes, ~yes)]
