@@ -125,6 +125,8 @@ def test_the_best_of_many_is_chosen_by_the_other_seeds():
     table.index.names = ["pair", "seed"]
     assert best_elsewhere(table, ["a", "b"]).tolist() == [1.0, 1, 1, 2, 1, 1]
     assert best_elsewhere(table, ["a", "b"], -table).tolist() == [-1.0, -1, -1, -2, -1, -1]
+    alone = table[table.index.get_level_values("seed") == 0]
+    assert best_elsewhere(alone, ["a", "b"]).tolist() == alone["a"].tolist()  # no other seed says which is best
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------

@@ -366,6 +366,7 @@ class Evil:
         return os.mkdir, ("executed",)
 
 
+TWENTY = {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int)}  # images in order, to which a fault is added
 BAD_LOGITS = {
     "no file": ({}, "missing.npz", "no file"),
     "another format": (b"hello", "x.txt", "expected .npz"),
@@ -424,35 +425,35 @@ BAD_LOGITS = {
     "negative labels": ({"logits": np.zeros((2, 10)), "labels": np.full(2, -1)}, "x.npz", "not among the seen"),
     "too few columns": ({"logits": np.zeros((2, 5)), "labels": np.zeros(2, int)}, "x.npz", "the last of 5 classes"),
     "NaN from the old head": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.full((20, 10), np.nan)},
+        TWENTY | {"old_head": np.full((20, 10), np.nan)},
         "x.npz", "NaN",
     ),
     "NaN without labels": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.full((20, 10), np.nan)},
+        TWENTY | {"unlabelled": np.full((20, 10), np.nan)},
         "x.npz", "NaN",
     ),
     "another head without labels": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((20, 7))},
+        TWENTY | {"unlabelled": np.zeros((20, 7))},
         "x.npz", "unlabelled has 7 columns",
     ),
     "more classes without labels": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((20, 13))},
+        TWENTY | {"unlabelled": np.zeros((20, 13))},
         "x.npz", "unlabelled has 13 columns",
     ),
     "no images without labels": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "unlabelled": np.zeros((0, 10))},
+        TWENTY | {"unlabelled": np.zeros((0, 10))},
         "x.npz", "unlabelled are",
     ),
     "fewer images for the old head": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((19, 10))},
+        TWENTY | {"old_head": np.zeros((19, 10))},
         "x.npz", "old_head has 19 rows",
     ),
     "integers from the old head": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((20, 10), int)},
+        TWENTY | {"old_head": np.zeros((20, 10), int)},
         "x.npz", "old_head are torch.int64",
     ),
     "another old head": (
-        {"logits": np.zeros((20, 10)), "labels": np.zeros(20, int), "old_head": np.zeros((20, 11))},
+        TWENTY | {"old_head": np.zeros((20, 11))},
         "x.npz", "old_head has 11 columns",
     ),
 }  # fmt: skip

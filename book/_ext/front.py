@@ -29,11 +29,11 @@ from docutils.parsers.rst.directives import class_option
 from ftlib.book.worlds import claims_in, read_worlds, sentences
 from measured import notebook_paths, read
 from PIL import Image
+from reading import SCORECARD
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
-SCORECARD = "18-scorecard"
 LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-repair")
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."

@@ -63,10 +63,11 @@ def best_elsewhere(table: pd.DataFrame, names: Sequence[str], shown: pd.DataFram
     """Under each (pair, seed) that of the columns ``names`` whose mean over all *other* seeds is largest.
 
     The best of many chosen by the seed itself would be best by luck, too. Values are those of ``shown``, by default the
-    table's own. There are two seeds at least.
+    table's own. A seed that has no other takes the first.
     """
     means: Any = table[list(names)].groupby("seed").mean()
-    chosen = {seed: means.drop(index=[seed]).mean().idxmax() for seed in means.index}
+    one = len(means) == 1
+    chosen = {seed: names[0] if one else means.drop(index=[seed]).mean().idxmax() for seed in means.index}
     rows: Any = table if shown is None else shown
     return pd.Series([row[chosen[seed]] for (_, seed), row in rows.iterrows()], rows.index)
 

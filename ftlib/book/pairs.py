@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ftlib import calibration
+from ftlib.book.boundary import recommended_gamma
 from ftlib.book.estimates import Estimate, estimate
 from ftlib.book.study import Key, Runs, of_pairs
+from ftlib.calibration import average_logit_gap
 from ftlib.metrics import Curve, seen_unseen_curve
 from ftlib.runs import Run
 
@@ -85,13 +86,9 @@ def _with_gamma(tuned: Runs, heads: Mapping[Key, nn.Module]) -> dict[str, Any]:
 
     def gammas(run: Run, head: nn.Module) -> dict[tuple[str, str], float]:
         seen, split, curve = run.seen_train, run.split, _curve(run)
-        outputs = seen.logits, seen.labels, split
-        mirrors = calibration.recommended(split) == "mirrored"
         chosen = {
-            "ALG": calibration.average_logit_gap(*outputs),
-            "recommended": calibration.mirrored(*outputs, head(seen.features).detach())
-            if mirrors
-            else calibration.margin_quantile(*outputs),
+            "ALG": average_logit_gap(seen.logits, seen.labels, split),
+            "recommended": recommended_gamma(seen, split, head),
             "γ*": curve.best_gamma(),
         }
         return {(name, part): x for name, g in chosen.items() for part, x in curve.at(g)._asdict().items()}
