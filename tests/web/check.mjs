@@ -110,9 +110,10 @@ function sideways() {
   return `${document.scrollingElement.scrollWidth} px of ${width}, ${last ? last.outerHTML.slice(0, 120) : "?"}`;
 }
 
-/** Where the picture of all worlds ends, if that is too far down. Runs in the page. */
+/** Where the first screen's picture ends, its caption apart, if that is too far down. Runs in the page. */
 function below(limit) {
-  const end = document.querySelector("figure.worlds")?.getBoundingClientRect().bottom ?? 0;
+  const picture = document.querySelector("h1 ~ figure")?.querySelector(".panels, .stacked, img:not([hidden])");
+  const end = picture?.getBoundingClientRect().bottom ?? 0;
   return end > limit ? Math.round(end) : null;
 }
 

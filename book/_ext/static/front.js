@@ -13,9 +13,9 @@
   }
   document.querySelectorAll(".pst-scrollable-table-container").forEach((e) => reach(e, "table, scrolls sideways"));
 
-  // On a phone a figure of several panels becomes one panel below another, each cut out of the same picture; what is
-  // still too wide scrolls within its frame. Figures are made at 150 dots an inch: at 0.62 of its dots, a little padding
-  // included, the smallest text of 8 points has 10 pixels.
+  // On a phone a figure of several panels that is too wide becomes one panel below another, each cut out of the same
+  // picture; what is still too wide scrolls within its frame. Figures are made at 150 dots an inch: at 0.62 of its dots,
+  // a little padding included, the smallest text of 8 points has 10 pixels.
   const phone = matchMedia("(max-width: 40rem)");
   const LEAST = 0.64;
   const MOST = 0.85;
@@ -53,8 +53,9 @@
       const fit = () => {
         if (!phone.matches || image.hidden) return;
         const frame = image.closest("figure") ?? image.parentElement;
-        if (image.dataset.panels) stack(image);
-        else image.style.setProperty("--whole", `${Math.ceil(image.naturalWidth * LEAST)}px`);
+        const least = Math.ceil(image.naturalWidth * LEAST);
+        if (image.dataset.panels && least > frame.clientWidth) stack(image);
+        else image.style.setProperty("--whole", `${least}px`);
         if (frame.scrollWidth > frame.clientWidth) reach(frame, "figure, scrolls sideways");
       };
       image.complete && image.naturalWidth ? fit() : image.addEventListener("load", fit);
