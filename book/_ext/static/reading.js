@@ -15,7 +15,8 @@
     const fold = document.createElement("details");
     fold.className = "long";
     fold.append(document.createElement("summary"));
-    fold.firstChild.textContent = `Table of ${rows} rows`;
+    const heads = [...table.rows[0].cells].map((cell) => cell.textContent.trim()).filter((said) => /^[^\\]+$/.test(said));
+    fold.firstChild.textContent = `Table of ${rows} rows: ${heads.slice(0, 4).join(", ")}${heads.length > 4 ? " …" : ""}`;
     const whole = table.closest(".pst-scrollable-table-container") ?? table;
     whole.before(fold);
     fold.append(whole);
