@@ -1,0 +1,33 @@
+"""ftlib.book.ceilings by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import SPLIT, FakeRun
+
+from ftlib.book.ceilings import ceilings, class_biases, levels
+from ftlib.metrics import split_accuracies
+
+rng = np.random.default_rng(0)
+
+
+def test_levels_are_mean_absent_logits_around_their_own_mean():
+    assert levels(np.array([[9.0, 1, 2, 4], [7, 3, 0, 4]]), SPLIT).tolist() == [0, 0, -1.5, 1.5]
+
+
+def test_biases_undo_shifts_of_classes():
+    labels = np.arange(4000) % 4
+    logits = 3 * np.eye(4)[labels] + rng.gumbel(size=(4000, 4))
+    shift = np.array([0.0, 1.0, 6.0, -4.0])
+    bias = class_biases(logits - shift, labels, SPLIT)
+    np.testing.assert_allclose(bias - bias[0], shift, atol=0.4)
+
+
+def test_what_the_other_half_chooses_is_no_better_than_the_half_itself_and_what_is_given_is_judged_as_it_is():
+    test = FakeRun(0, images=400).test
+    test.logits[:, 2:] -= 4
+    found = ceilings(test, SPLIT, [0.5, 1.0, 2.0], {"as it is": test.logits})
+    assert found["as it is"] == pytest.approx(100 * split_accuracies(test.logits, test.labels, SPLIT).yy)
+    for name in ("γ", "scale + γ", "bias a class"):
+        assert found["as it is"] + 10 < found[name] <= 100
