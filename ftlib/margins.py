@@ -39,30 +39,30 @@ def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
     place[columns] = torch.arange(len(columns), device=device)
     place = labels if all_columns else place[labels]
     is_absent = absent_column[place]
-    no_absent = torch.zeros(len(columns), dtype=logits.dtype, device=device).masked_fill(absent_column, -torch.inf)
-    no_seen = torch.zeros_like(no_absent).masked_fill(~absent_column, -torch.inf)
+    masks = torch.zeros(2, 1, len(columns), dtype=logits.dtype, device=device)
+    masks[0, 0, absent_column] = masks[1, 0, ~absent_column] = -torch.inf
     margin = torch.empty(len(logits), dtype=torch.float64, device=device)
     hit, tied = torch.empty_like(is_absent), torch.empty_like(is_absent)
     finite = True
     # Blocks that stay in the CPU's cache. Adding −inf takes a column out and adding 0 keeps it as it is, which with a
     # row's maximum costs less than gathering the columns of a side. The label's logit is taken out too, which leaves
     # its rivals: whether it is the best is one comparison, and the slow argmax is needed for exact ties only.
-    step = max(1, (2**19 if device.type == "cpu" else 2**28) // len(columns))
+    step = max(1, (2**18 if device.type == "cpu" else 2**27) // len(columns))
 
     def reduce(start: int) -> None:
         nonlocal finite
         rows = slice(start, start + step)
         block = (logits[rows] if all_columns else logits[rows][:, columns]).contiguous()
+        own_side = is_absent[rows]
         at = torch.arange(0, block.numel(), len(columns), device=device) + place[rows]  # labels: gather takes thrice
-        own, kept, sides = block.view(-1)[at], torch.empty_like(block), []
-        for mask in (no_absent, no_seen):
-            torch.add(block, mask, out=kept).view(-1).index_fill_(0, at, -torch.inf)
-            sides.append(kept.amax(1))
-        rival, other = torch.where(is_absent[rows], sides[1], sides[0]), torch.where(is_absent[rows], *sides)
+        own, both = block.view(-1).index_select(0, at), block + masks
+        both.view(-1).index_fill_(0, at + block.numel() * own_side, -torch.inf)
+        seen, absent = both.amax(2)
+        rival, other = torch.where(own_side, absent, seen), torch.where(own_side, seen, absent)
         torch.gt(own, rival, out=hit[rows])
         torch.eq(own, rival, out=tied[rows])
         lead = torch.maximum(own, rival).double() - other
-        torch.where(is_absent[rows], -lead, lead, out=margin[rows])
+        torch.where(own_side, -lead, lead, out=margin[rows])
         if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
             finite = False
 
