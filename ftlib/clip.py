@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 TOWER = "vit_base_patch32_clip_quickgelu_224"  # OpenAI's weights were trained with this activation
 LENGTH = 10.0  # of an image's embedding and of each row of the head: the logits are 100 cosines, CLIP's own scale
+MODEL = "ViT-B-32-quickgelu"  # open_clip's name of the tower whose text side embeds
 
 
 @register_model
@@ -72,7 +73,7 @@ def read_head(path: Path) -> Tensor:
     return found[0]
 
 
-def embed(names: Sequence[str], templates: Sequence[str], model: str = "ViT-B-32-quickgelu") -> Tensor:
+def embed(names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Embeddings [C, D] of class names by open_clip, each the mean direction of its sentences.
 
     A template is a sentence with ``{}`` or ``{c}`` in place of the name, such as "a photo of a {c}.".
@@ -90,8 +91,8 @@ def embed(names: Sequence[str], templates: Sequence[str], model: str = "ViT-B-32
         import open_clip  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("embeddings of names take open_clip: pip install open_clip_torch, or ftlib[clip]") from None
-    text: Any = open_clip.create_model(model, pretrained="openai").eval()
-    tokenizer = open_clip.get_tokenizer(model)
+    text: Any = open_clip.create_model(MODEL, pretrained="openai").eval()
+    tokenizer = open_clip.get_tokenizer(MODEL)
     rows = []
     with torch.no_grad():
         for name in names:

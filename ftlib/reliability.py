@@ -10,13 +10,15 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from ftlib.checks import Array, check_finite, check_outputs
-from ftlib.core import ClassSplit, whole
+from ftlib.core import ClassSplit
 
 BOUND = 5.0  # temperatures from exp(−5) to exp(5) are searched
+BINS = 15  # of confidence, equally wide, that an error is summed over
+DRAWN = 10  # and those that a curve has
 
 
-def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, bins: int = 15) -> float:
-    """ECE: the mean distance between confidence and accuracy over equally wide bins of confidence (Guo et al., 2017).
+def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit) -> float:
+    """ECE: the mean distance between confidence and accuracy over 15 equal bins of confidence (Guo et al., 2017).
 
     Between 0 and 1, of logits [N, C] with γ and temperature applied, the softmax over the classes of the split, and
     labels [N], each a class of Y.
@@ -27,16 +29,16 @@ def expected_calibration_error(logits: Array, labels: Array, split: ClassSplit, 
     >>> round(expected_calibration_error(logits, np.array([0, 1]), ClassSplit(seen=[0], absent=[1])), 9)
     0.25
     """
-    confidence, right, place = _binned(logits, labels, split, bins)
-    distance = np.abs(np.bincount(place, right - confidence, bins))
+    confidence, right, place = _binned(logits, labels, split, BINS)
+    distance = np.abs(np.bincount(place, right - confidence))
     return float(distance.sum() / len(right))
 
 
-def reliability_curve(logits: Array, labels: Array, split: ClassSplit, bins: int = 10) -> np.ndarray:
-    """float64 [K, 3], a row a bin that is not empty: mean confidence, accuracy, share of the samples."""
-    confidence, right, place = _binned(logits, labels, split, bins)
-    n = np.bincount(place, minlength=bins)
-    rows = np.stack([np.bincount(place, confidence, bins), np.bincount(place, right, bins), n * n / len(right)], 1)
+def reliability_curve(logits: Array, labels: Array, split: ClassSplit) -> np.ndarray:
+    """float64 [K, 3], a row for each of ten bins that is not empty: mean confidence, accuracy, share of the samples."""
+    confidence, right, place = _binned(logits, labels, split, DRAWN)
+    n = np.bincount(place)
+    rows = np.stack([np.bincount(place, confidence), np.bincount(place, right), n * n / len(right)], 1)
     return rows[n > 0] / n[n > 0, None]
 
 
@@ -68,7 +70,7 @@ def _binned(logits: Array, labels: Array, split: ClassSplit, bins: int) -> tuple
     logits, labels, columns = _inside(logits, labels, split)
     confidence, guess = logits[:, columns].softmax(1).max(1)
     confidence, right = confidence.cpu().numpy(), (guess == labels).double().cpu().numpy()
-    return confidence, right, np.minimum((confidence * whole("bins", bins, 1)).astype(int), bins - 1)
+    return confidence, right, np.minimum((confidence * bins).astype(int), bins - 1)
 
 
 def _inside(logits: Array, labels: Array, split: ClassSplit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

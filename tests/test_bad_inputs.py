@@ -639,11 +639,6 @@ bad("ncm-dimensions", lambda _: ncm(LOGITS, LABELS, LOGITS[:, :3], 4), V, "4 dim
 bad("ncm-labels", lambda _: ncm(LOGITS, LABELS, LOGITS, 3), V, "labels [3]", "0 to 2")
 bad("ncm-no-classes", lambda _: ncm(LOGITS, LABELS, LOGITS, 0), V, "num_classes=0", ">= 1")
 bad("ncm-half-a-class", lambda _: ncm(LOGITS, LABELS, LOGITS, 4.5), V, "num_classes=4.5", "integer")
-for value in (0, -1, 2.5, "ten"):
-    bad(f"ece-bins-{value}", lambda _, v=value: reliability.expected_calibration_error(LOGITS, LABELS, SPLIT, v), V,
-        f"bins={value!r}", ">= 1")
-    bad(f"reliability-bins-{value}", lambda _, v=value: reliability.reliability_curve(LOGITS, LABELS, SPLIT, v), V,
-        f"bins={value!r}", ">= 1")
 bad("accuracies-complex", lambda _: metrics.split_accuracies(LOGITS + 0j, LABELS, SPLIT), V, "complex128", "floating")
 bad("accuracies-labels-none", lambda _: metrics.split_accuracies(LOGITS, None, SPLIT), V, "NoneType", "integers")
 bad("accuracies-logits-none", lambda _: metrics.split_accuracies(None, LABELS, SPLIT), V, "NoneType", "floating")

@@ -80,14 +80,14 @@ class Robustness(NamedTuple):
 
     best: float
     spread: float  # best − worst
-    near: float  # share of the settings that come near the best
+    near: float  # share of the settings that come within two points of the best
     failed: int  # settings whose training diverged: each counts as 0
 
 
-def robustness(values: np.ndarray, within: float = 0.02) -> Robustness:
+def robustness(values: np.ndarray) -> Robustness:
     """Of a measure over one grid, such as AUSUC [learning rates, weight decays], nan where training diverged.
 
-    ValueError for values below 0, which is what a diverged training is worth. ``best − within`` or more is near.
+    ValueError for values below 0, which is what a diverged training is worth.
     """
     values = np.asarray(values, float)
     failed = np.isnan(values)
@@ -95,7 +95,7 @@ def robustness(values: np.ndarray, within: float = 0.02) -> Robustness:
     if values.size == 0 or values.min() < 0:
         raise ValueError(f"values {values.tolist()}: expected a grid of values from 0 upwards")
     best = float(values.max())
-    near = float((values >= best - within).mean())
+    near = float((values >= best - 0.02).mean())
     return Robustness(best, best - float(values.min()), near, int(failed.sum()))
 
 

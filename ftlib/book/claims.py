@@ -205,13 +205,13 @@ def p_value(claim: Claim) -> float:
     return 2 * min(max(tail(-over), tail(under)), tail(over), tail(-under))
 
 
-def holm(claims: Iterable[Claim], level: float = 0.05) -> list[Claim]:
-    """Those judged claims whose verdict stands with all asked at once: a false one in at most ``level`` of such lists.
+def holm(claims: Iterable[Claim]) -> list[Claim]:
+    """Those judged claims whose verdict stands with all asked at once: a false one in at most 5 % of such lists.
 
-    Holm (1979): in the order of their p-values, the i-th of m (from 0) must be at most level/(m − i).
+    Holm (1979): in the order of their p-values, the i-th of m (from 0) must be at most 0.05/(m − i).
     """
     judged = sorted((claim for claim in claims if claim.verdict != "reported"), key=p_value)
     for i, claim in enumerate(judged):
-        if p_value(claim) > level / (len(judged) - i):
+        if p_value(claim) > 0.05 / (len(judged) - i):
             return judged[:i]
     return judged
