@@ -154,7 +154,7 @@ def informed(warned: pd.Series, lost: pd.Series) -> pd.Series:
     """
     yes = _some_lost(lost)
     share = pd.Series(warned.to_numpy(float) * np.where(yes, 1 / yes.sum(), -1 / (~yes).sum()), lost.index)
-    of_seed = share.groupby("seed").sum()
+    of_seed: Any = share.groupby("seed").sum()
     return (100 * len(of_seed) * of_seed).rename("seed {}".format)
 
 
