@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 
 from ftlib import models, training
 from ftlib.core import whole
-from ftlib.methods import Result, Task, adapt, finetune, judged, keep_back, weights
+from ftlib.methods import Result, Task, adapt, judged, keep_back, only, weights
 from ftlib.training import FitLog
 
 
@@ -89,13 +89,13 @@ def ldifs(task: Task, model: nn.Module, *, weight: float = 0.1, holdout: float =
 
 def bias_only(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Train the biases: those of the head, of convolutions and linear layers, and of norms."""
-    return _only(task, model, (p for name, p in model.named_parameters() if name.endswith("bias")), holdout)
+    return only(task, model, (p for name, p in model.named_parameters() if name.endswith("bias")), holdout)
 
 
 def norm_only(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Train scale and shift of the norms, whatever kind of norm they are."""
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-    return _only(task, model, (p for m in model.modules() if isinstance(m, norms) for p in m.parameters()), holdout)
+    return only(task, model, (p for m in model.modules() if isinstance(m, norms) for p in m.parameters()), holdout)
 
 
 def lora(task: Task, model: nn.Module, *, rank: int = 4, holdout: float = 0.0) -> Result:
@@ -150,9 +150,8 @@ def lp_ft(task: Task, model: nn.Module, *, head: float = 0.5, holdout: float = 0
     rest = replace(task, recipe=replace(task.recipe, steps=steps - probe.losses.numel()))
     arrays, log = adapt(rest, model, images)
     assert log is not None
-    losses, seconds = torch.cat([probe.losses, log.losses]), probe.seconds + log.seconds
-    count = sum(of.images_per_second * of.seconds for of in (probe, log))
-    return arrays | held_out | {"history/loss": losses}, FitLog(losses, seconds, count / seconds if seconds else 0.0)
+    log = FitLog.joined([probe, log])
+    return arrays | held_out | {"history/loss": log.losses}, log
 
 
 def balanced(task: Task, model: nn.Module, *, absent_count: float = 1.0, holdout: float = 0.0) -> Result:
@@ -187,17 +186,6 @@ def _penalised(
     images, held_out = keep_back(task, holdout)
     arrays, log = adapt(task, model, images, loss=loss)
     return arrays | held_out, log
-
-
-def _only(task: Task, model: nn.Module, parameters: Iterable[nn.Parameter], holdout: float) -> Result:
-    """Fine-tune these parameters alone; batch norm's statistics move as the recipe says."""
-    chosen = list(parameters)
-    if not chosen:
-        raise ValueError(f"{type(model).__name__} has no such weights to train: expected at least one")
-    model.requires_grad_(False)
-    for p in chosen:
-        p.requires_grad_(True)
-    return finetune(task, model, holdout=holdout)
 
 
 def _frozen(model: nn.Module) -> nn.Module:

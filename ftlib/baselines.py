@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ftlib import models, training
 from ftlib.core import ClassSplit, ImageSet, seeded, whole
-from ftlib.methods import Result, Task, adapt, finetune, hold_out, judged, keep_back, outputs, weights
+from ftlib.methods import Result, Task, adapt, finetune, hold_out, judged, keep_back, only, outputs, weights
 from ftlib.training import FitLog
 
 
@@ -66,9 +66,8 @@ def frozen_head(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result
 
 def linear_probe(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """Train the head on the pre-trained backbone, its batch norm in evaluation mode."""
-    model.requires_grad_(False)
-    models.head(model).requires_grad_(True)
-    return finetune(replace(task, recipe=replace(task.recipe, batch_norm="eval")), model, holdout=holdout)
+    frozen = replace(task, recipe=replace(task.recipe, batch_norm="eval"))
+    return only(frozen, model, models.head(model).parameters(), holdout)
 
 
 def wise(task: Task, before: nn.Module, after: nn.Module, *, alpha: float = 0.5) -> Result:
@@ -111,7 +110,8 @@ def lolsgd(
         As for `ftlib.methods.finetune`.
     """
     images, held_out = keep_back(task, holdout)
-    images = images.to(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    images = training.placed(images, device)
     split, recipe, rng = task.split, task.recipe, seeded(task.seed, "lolsgd")
     per_copy = max(1, round(classes * len(split.seen)))
     if not 0 < classes <= 1 or distill < 0:
@@ -122,7 +122,7 @@ def lolsgd(
     round_steps = together * whole("local_steps", local_steps, 1)
     rounds = max(1, round(recipe.steps_for(len(images)) / round_steps))
     local = replace(recipe, steps=local_steps, evaluations=0)
-    absent = torch.tensor(split.absent, device=images.labels.device)
+    absent = torch.tensor(split.absent, device=device)
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
 
     def loss(logits: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
@@ -143,9 +143,7 @@ def lolsgd(
                 share = value / copies if value.is_floating_point() else value
                 mean[name] = mean[name] + share if name in mean and value.is_floating_point() else share.clone()
         model.load_state_dict(mean)
-    seconds = sum(log.seconds for log in logs)
-    count = sum(log.images_per_second * log.seconds for log in logs)
-    log = FitLog(torch.cat([log.losses for log in logs]), seconds, count / seconds)
+    log = FitLog.joined(logs)
     return judged(task, model) | {"history/loss": log.losses} | held_out | weights(model), log
 
 

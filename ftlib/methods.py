@@ -7,6 +7,7 @@ benchmarks, experiments or the store: it works on anybody's images.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,17 @@ def finetune(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     images, held_out = keep_back(task, holdout)
     arrays, log = adapt(task, model, images)
     return arrays | held_out, log
+
+
+def only(task: Task, model: nn.Module, parameters: Iterable[nn.Parameter], holdout: float) -> Result:
+    """Fine-tune these parameters alone; batch norm's statistics move as the recipe says."""
+    chosen = list(parameters)
+    if not chosen:
+        raise ValueError(f"{type(model).__name__} has no such weights to train: expected at least one")
+    model.requires_grad_(False)
+    for p in chosen:
+        p.requires_grad_(True)
+    return finetune(task, model, holdout=holdout)
 
 
 def adapt(task: Task, model: nn.Module, images: ImageSet, **how: Any) -> Result:

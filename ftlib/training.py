@@ -1,14 +1,16 @@
 """Recipe and fit: training with all images on the device, as uint8, from the first step to the last.
 
 One gather cuts a whole batch of random crops and flips out of the resident images, and one fused multiply-add
-normalises it; no loader, no worker, no copy from the host. The same seed on the same machine gives the same bits.
+normalises it; no loader, no worker, no copy from the host. Images that are too many for a GPU's memory come to it by
+the batch, while it computes on the one before, and go the same way from there. The same seed on the same machine gives
+the same bits.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -22,6 +24,10 @@ from tqdm import tqdm
 
 from ftlib.core import ImageSet, Outputs
 from ftlib.models import CosineHead, features_and_logits, head, normalisation, parameter_groups
+
+SHARE = 1 / 3  # of a GPU's memory: more bytes of images than that stay on the host
+# Steps that pay for a compilation. A guess: it takes a minute, and makes a step of thirty milliseconds a fifth shorter.
+PAYS = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Recipe:
     loss: str = "softmax"  # cross-entropy over all logits; "sigmoid": a binary one for each class, summed over them
     label_smoothing: float = 0.0  # share of a label that is spread evenly over all classes
     batch_norm: str = "train"  # statistics of the batch, which also move the running ones; "eval": the latter, frozen
-    compile: bool = False  # torch.compile: pays on a GPU, for long runs
+    compile: bool = False  # torch.compile, in trainings of at least PAYS steps
     evaluations: int = 5  # points of the history after the start, evenly spread; 0 keeps none
 
     def __post_init__(self) -> None:
@@ -111,6 +117,13 @@ class FitLog(NamedTuple):
     seconds: float  # of all steps, without evaluations and what finishes the head
     images_per_second: float
 
+    @classmethod
+    def joined(cls, logs: Sequence[FitLog]) -> FitLog:
+        """One log of trainings that followed one another."""
+        seconds = sum(log.seconds for log in logs)
+        images = sum(log.images_per_second * log.seconds for log in logs)
+        return cls(torch.cat([log.losses for log in logs]), seconds, images / seconds if seconds else 0.0)
+
 
 def fit(
     model: nn.Module,
@@ -128,7 +141,7 @@ def fit(
     Parameters
     ----------
     data : ImageSet
-        Moved to the model's device whole.
+        Moved to the model's device whole, if `placed` finds that they fit.
     evaluate : callable, optional
         Called with the epochs done, at the start and at ``recipe.evaluations`` later points (at every step if there
         are fewer), with the model in evaluation mode.
@@ -154,7 +167,7 @@ def fit(
         )
     device = next(model.parameters()).device
     check_labels(model, data)
-    data = data.to(device)
+    data = placed(data, device)
     batch_size = min(recipe.batch_size, len(data))
     epoch = len(data) // batch_size  # in steps
     steps = recipe.steps_for(len(data))
@@ -167,8 +180,8 @@ def fit(
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(model, recipe)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    forward = torch.compile(model) if recipe.compile else model
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    forward = torch.compile(model) if recipe.compile and steps >= PAYS else model
+    bf16 = _in_bf16(device)
 
     with reproducible(seed):
         batches = islice(_batches(data, recipe, batch_size, model, seed), steps)
@@ -205,6 +218,16 @@ def fit(
                 start = time.perf_counter()
     model.eval()
     return FitLog(losses.cpu(), seconds, steps * batch_size / seconds if steps else 0.0)
+
+
+def placed(data: ImageSet, device: torch.device) -> ImageSet:
+    """The images on a device, where they take at most a third of its memory (`SHARE`); else as they are, on the host.
+
+    For a moment they take twice that, while their pixels are laid out one after the other, three bytes each.
+    """
+    if not _fits(data.images, device):
+        return data
+    return ImageSet(data.images.to(device, memory_format=torch.channels_last), data.labels.to(device))
 
 
 @torch.no_grad()
@@ -316,9 +339,11 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Epoch after epoch of (float images [B, 3, size, size], labels [B]), cropped and flipped at random."""
     height, width = data.images.shape[-2:]
-    size, padding, device = _crop_size(data, recipe.size), recipe.padding, data.images.device
+    size, padding, device = _crop_size(data, recipe.size), recipe.padding, next(model.parameters()).device
+    labels, streamed = data.labels.to(device), not _fits(data.images, device)
     # A gather of whole pixels [N·H·W, 3], then arithmetic on whole rows of them [size·3]: steps of three would be slow.
-    pixels = data.images.permute(0, 2, 3, 1).reshape(-1, 3)
+    pixels = (data.images[:0] if streamed else data.images).permute(0, 2, 3, 1).reshape(-1, 3)
+    side = torch.cuda.Stream(device) if streamed and device.type == "cuda" else None
     scale, shift = (values.flatten().repeat(size) for values in normalisation(model, device))
     window = torch.arange(size, device=device)
     count = len(data) // batch_size * batch_size
@@ -329,15 +354,48 @@ def _batches(
         ranges = (height + 2 * padding - size + 1, width + 2 * padding - size + 1, 2)
         choices = (torch.randint(0, r, (count,), generator=generator) for r in ranges)
         draws = torch.stack([order, *choices]).to(device)
-        for index, top, left, flip in zip(*(row.split(batch_size) for row in draws), strict=True):
+        batches = zip(order.split(batch_size), *(row.split(batch_size) for row in draws), strict=True)
+        for here, index, top, left, flip in batches:
             rows = (window + top[:, None] - padding).clamp_(0, height - 1)
             columns = (window + left[:, None] - padding).clamp_(0, width - 1)
             if recipe.flip:
                 columns = torch.where(flip[:, None].bool(), columns.flip(1), columns)
+            own = labels[index]
+            if streamed:
+                pixels, index = _sent(data.images, here, device, side), torch.arange(batch_size, device=device)
             places = (index[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
             crop = pixels.index_select(0, places.flatten()).view(batch_size, size, size * 3)
             images = torch.addcmul(shift, crop, scale).view(batch_size, size, size, 3).permute(0, 3, 1, 2)
-            yield images, data.labels[index]
+            yield images, own
+
+
+def _fits(images: Tensor, device: torch.device) -> bool:
+    """Whether images are trained on where they lie: they are on the device, or take at most `SHARE` of its memory."""
+    if device.type != "cuda" or images.is_cuda:
+        return True
+    return images.nbytes <= SHARE * torch.cuda.get_device_properties(device).total_memory
+
+
+def _sent(images: Tensor, index: Tensor, device: torch.device, side: torch.cuda.Stream | None) -> Tensor:
+    """The pixels [B·H·W, 3] of some of the host's images, on the device.
+
+    They are gathered into pinned memory and copied on a stream of their own, while the device computes what it was
+    asked before: nothing waits for them but what is asked of it afterwards.
+    """
+    batch = torch.empty(len(index), *images.shape[1:], dtype=torch.uint8, pin_memory=side is not None)
+    torch.index_select(images, 0, index, out=batch)
+    if side is not None:
+        now = torch.cuda.current_stream(device)
+        with torch.cuda.stream(side):
+            batch = batch.to(device, non_blocking=True)
+        now.wait_stream(side)
+        batch.record_stream(now)  # its memory is used again when this stream is done with it
+    return batch.permute(0, 2, 3, 1).reshape(-1, 3)
+
+
+def _in_bf16(device: torch.device) -> bool:
+    """Whether a training multiplies in bf16: on GPUs that can. Weights, loss and predictions stay in float32."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _centre_crops(model: nn.Module, data: ImageSet, size: int | None, batch_size: int) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ftlib import models, training
 from ftlib.core import ImageSet
-from ftlib.training import Recipe, fit, predict
+from ftlib.training import FitLog, Recipe, fit, placed, predict
 
 SMALL = Recipe(epochs=2, batch_size=16, lr=0.05, backbone_lr=1.0)
 VIT = {"img_size": 32, "patch_size": 4, "proj_drop_rate": 0.2}
@@ -141,6 +142,65 @@ def test_images_stay_bytes_until_they_are_in_a_batch(blobs):
 def test_images_are_channels_last(blobs):
     images, _ = assembled(blobs, SMALL)[0]
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+# --------------------------------------------------------------------------------- what a GPU does, tried on a CPU
+
+
+def test_images_stay_on_the_host_if_they_are_more_than_a_third_of_a_gpus_memory(blobs, monkeypatch):
+    gpu = SimpleNamespace(total_memory=4 * blobs.images.nbytes)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    assert training._fits(blobs.images, torch.device("cuda", 0))
+    gpu.total_memory = 2 * blobs.images.nbytes
+    assert not training._fits(blobs.images, torch.device("cuda", 0))
+    assert placed(blobs, torch.device("cuda", 0)) is blobs
+    assert training._fits(blobs.images, torch.device("cpu"))
+
+
+def test_images_that_are_sent_by_the_batch_give_the_same_bits(blobs, monkeypatch, tmp_path):
+    """From an array that is mapped into memory, through steps, evaluations and the finish of the head."""
+    np.save(tmp_path / "images.npy", blobs.images.numpy())
+    mapped = ImageSet(torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="c")), blobs.labels)
+    recipe, sent, send = replace(SMALL, size=28, flip=True, finish=5), [], training._sent
+    resident = trained(blobs, recipe).state_dict()
+    monkeypatch.setattr(training, "_fits", lambda *_: False)
+    monkeypatch.setattr(training, "_sent", lambda of, index, *how: sent.append(len(index)) or send(of, index, *how))
+    streamed = trained(mapped, recipe).state_dict()
+    assert sent == [16] * 12
+    assert all(torch.equal(value, resident[name]) for name, value in streamed.items())
+
+
+def test_a_training_in_bf16_is_no_less_accurate_and_keeps_weights_and_predictions_in_float32(blobs, monkeypatch):
+    recipe, kinds, accuracy = replace(SMALL, epochs=8), set(), []
+
+    def loss(answers, labels, images):
+        kinds.add(answers.dtype)
+        return F.cross_entropy(answers, labels)
+
+    for bf16 in (False, True):
+        monkeypatch.setattr(training, "_in_bf16", lambda device, bf16=bf16: bf16)
+        model = trained(blobs, recipe, loss=loss)
+        assert {p.dtype for p in model.parameters()} == {logits(model, blobs).dtype} == {torch.float32}
+        accuracy.append(float((logits(model, blobs).argmax(1) == blobs.labels).double().mean()))
+    assert kinds == {torch.float32, torch.bfloat16}
+    assert accuracy[1] >= accuracy[0] - 0.02 > 0.5
+
+
+def test_only_a_gpu_that_can_trains_in_bf16(monkeypatch):
+    """Older ones imitate it, slowly."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not training._in_bf16(torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert training._in_bf16(torch.device("cuda", 0)) and not training._in_bf16(torch.device("cpu"))
+
+
+def test_a_training_is_compiled_if_it_is_asked_for_and_has_the_steps_to_pay_for_it(blobs, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    monkeypatch.setattr(training, "PAYS", 3)
+    for steps, compile, times in ((2, True, 0), (3, False, 0), (3, True, 1)):
+        trained(blobs, replace(SMALL, steps=steps, compile=compile))
+        assert len(compiled) == times
 
 
 # ---------------------------------------------------------------------------------------- what a seed decides
@@ -704,10 +764,19 @@ def test_no_steps_change_nothing_and_are_looked_at_once(blobs):
     assert looks == [0.0] and len(log.losses) == 0 and log.images_per_second == 0
 
 
+def test_joined_logs_are_those_of_one_training():
+    logs = [FitLog(torch.tensor([3.0, 2.0]), 1.0, 10.0), FitLog(torch.tensor([1.0]), 3.0, 2.0)]
+    losses, *rest = FitLog.joined(logs)
+    assert losses.tolist() == [3, 2, 1] and rest == [4.0, 4.0]
+    nothing = FitLog(torch.zeros(0), 0.0, 0.0)
+    assert FitLog.joined([nothing, nothing])[1:] == (0.0, 0.0)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_learns_what_the_plain_one_learns(blobs, monkeypatch):
     compiler = torch.compile  # by a backend that needs no compiler of C++
     monkeypatch.setattr(torch, "compile", lambda model: compiler(model, backend="eager"))
+    monkeypatch.setattr(training, "PAYS", 0)
     learnt = []
     for compiled in (False, True):
         model = models.build("test_resnet", 4, seed=1)
