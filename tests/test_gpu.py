@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("gpu", ROOT / "tests/gpu.py")
 gpu = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(gpu)
+spec = importlib.util.spec_from_file_location("plan", ROOT / "book/plan.py")
+plan = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(plan)
 
 
 def says(code: str) -> list[str]:
@@ -54,3 +57,18 @@ def test_every_step_names_what_there_is():
         f"bench_{name}" for name in gpu.BENCHES
     }
     assert [*gpu.steps()][:2] == ["tests", "bench fit"]
+
+
+@pytest.mark.parametrize(("profile", "size"), [("office31", 243), ("tinyimagenet", 224)])
+def test_photographs_that_are_there_are_taken_at_the_size_of_their_weights(tmp_path, monkeypatch, profile, size):
+    monkeypatch.setenv("FTLIB_DATA", str(tmp_path))
+    before = gpu.steps()
+    assert not any(name.startswith(profile) for name in before)
+    (tmp_path / profile).mkdir()
+    added = {name: command for name, command in gpu.steps().items() if name not in before}
+    assert added and {name.split()[0] for name in added} == {profile}
+    for command in added.values():  # each can be executed: its chapter has these parameters
+        asked = [command[i + 1] for i, part in enumerate(command) if part == "-p"]
+        name = command[command.index("--chapters") + 1]
+        (values,) = plan.read_plan(ROOT / "book", profile, [name], asked)["chapters"].values()
+        assert [values[of]["size"] for of in ("data", "pretraining", "recipe")] == [size, 224, 224]
