@@ -7,7 +7,7 @@
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
-* In an ePub, which runs no scripts and is XML, a moving picture becomes a sentence, and line breaks are closed.
+* In an ePub, which runs no scripts and is XML, formulas are pictures, moving ones a sentence, and code is left out.
 
     python book/_ext/front.py    # writes what holds where into README.md
 """
@@ -27,6 +27,8 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst.directives import class_option
 from ftlib.book.worlds import claims_in, read_worlds, sentences
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import MathTextParser, math_to_image
 from measured import notebook_paths, read
 from PIL import Image
 from reading import SCORECARD
@@ -38,6 +40,10 @@ LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-rep
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
 WIDTH = 480  # pixels of a card's picture
+TEX = {  # what matplotlib does not know, and what it does
+    r"\bigl": "", r"\bigr": "", r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\le ": r"\leq ", r"\ge ": r"\geq ",
+    r"\text{": r"\mathrm{", r"\mathbb{1}": r"\mathbf{1}",
+}  # fmt: skip
 
 
 def setup(app):
@@ -46,7 +52,7 @@ def setup(app):
     app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
     app.connect("config-inited", tell_version)
-    app.connect("doctree-read", still)
+    app.connect("doctree-read", still, priority=800)  # after what the other extensions add
     app.connect("doctree-read", explain, priority=700)
     app.connect("html-page-context", describe)
     app.add_css_file("front.css")
@@ -260,15 +266,41 @@ def within(node, kinds):
 
 
 def still(app, doctree):
-    """For an ePub, which runs no scripts and is XML: moving pictures as a sentence, and line breaks that are closed."""
+    """What an ePub, which runs no scripts and is XML, can show: formulas as pictures, moving ones in words, no code."""
     if app.builder.name != "epub":
         return
+    for part in [*doctree.findall(nodes.container)]:
+        tags = {*part["classes"], *part.parent.get("classes", ())}
+        if "redo" in tags or ("tag_solution" not in tags and {"cell_input", "tag_hide-cell"} & {*part["classes"]}):
+            part.parent.remove(part)
+    for math in [*doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))]:
+        if shown := drawn(math.astext()):
+            inline = isinstance(math, nodes.math)
+            math.replace_self(nodes.raw("", shown if inline else f"<p>{shown}</p>", format="html"))
     for raw in [*doctree.findall(nodes.raw)]:
         text = raw.astext()
         if "<script" in text:
             raw.replace_self(nodes.paragraph("", "Here a picture moves in the book's web edition.", classes=["still"]))
-        elif "<br>" in text:
-            raw.replace_self(nodes.raw("", text.replace("<br>", "<br/>"), format=raw["format"]))
+        else:
+            text = text.replace("<br>", "<br/>").replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+            text = re.sub(r'href="([\w-]+)\.html', r'href="\1.xhtml', text)
+            raw.replace_self(nodes.raw("", text, format=raw["format"]))
+
+
+@cache
+def drawn(tex):
+    """A formula as a picture on the line of the text, if it has nothing that matplotlib does not know."""
+    for name, known in TEX.items():
+        tex = tex.replace(name, known)
+    formula, written, size = f"${' '.join(tex.split())}$", io.BytesIO(), 10
+    try:
+        _, height, depth, *_ = MathTextParser("path").parse(formula, prop=FontProperties(size=size))
+        math_to_image(formula, written, prop=FontProperties(size=size), format="svg")
+    except ValueError:
+        return None
+    style = f"height: {height / size:.2f}em; vertical-align: {-depth / size:.2f}em"
+    source = base64.b64encode(written.getvalue()).decode()
+    return f'<img src="data:image/svg+xml;base64,{source}" alt="{html.escape(tex)}" style="{style}"/>'
 
 
 def main():

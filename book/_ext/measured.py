@@ -250,10 +250,10 @@ def short(device):
 
 
 def copy_assets(app, failure):
-    """Put the style sheet, plotly and MathJax where the pages look for them."""
+    """Put plotly and MathJax where the pages look for them."""
     if failure or app.builder.format != "html":
         return
     mathjax = [f for f in importlib.metadata.files("sphinx-mathjax-offline") or () if f.name == "tex-svg.js"]
-    sources = [HERE / "measured.css", Path(plotly.__file__).parent / "package_data/plotly.min.js", mathjax[0].locate()]
+    sources = [Path(plotly.__file__).parent / "package_data/plotly.min.js", mathjax[0].locate()]
     for source in sources:
         shutil.copyfile(source, Path(app.outdir, "_static", Path(source).name))
