@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ftlib.book.choices import best_elsewhere
@@ -54,8 +53,8 @@ def extremes(gain: pd.Series) -> pd.Series:
     ``gain`` is indexed by (setup, pair, seed).
     """
     setups: Any = gain.unstack("setup")
-    most, least = (best_elsewhere(of, [*of]).groupby("seed").mean() for of in (setups, -setups))
-    return np.minimum(most, least).rename("seed {}".format)
+    ends: Any = pd.concat([best_elsewhere(of, [*of]) for of in (setups, -setups)], axis=1).groupby("seed").mean()
+    return ends.min(axis=1).rename("seed {}".format)
 
 
 def _state(run: Run, split: ClassSplit, gamma: float) -> dict[str, float]:
