@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ftlib.book.study import Runs, Study, bands, nearest_to_mean, of_pairs, side_by_side
+from ftlib.book.study import Runs, Study, bands, nearest_to_mean, of_pairs, over_setups, side_by_side
 from ftlib.core import ClassSplit, Outputs
 from ftlib.metrics import Point, split_accuracies
 from ftlib.sweeps import SweepError
@@ -54,6 +54,13 @@ def test_a_measure_takes_what_stands_beside_a_run_under_its_key():
     runs, others = keyed(1.0, 2.0, 3.0, 4.0), {key: key[1] for key in keyed(0, 0, 0, 0)}
     measured = runs.measure(lambda r, seed: {"both": r.shift + 10 * seed}, others)
     assert measured.both.tolist() == [1, 12, 3, 14]
+
+
+def test_several_setups_make_one_table_each_with_what_stands_beside_it():
+    found = {"b": keyed(1.0, 2.0, 3.0, 4.0), "a": keyed(5.0, 6.0, 7.0, 8.0)}
+    ten = {name: dict.fromkeys(runs, 10 * (name == "a")) for name, runs in found.items()}
+    measured = over_setups(found, lambda r, more: {"both": r.shift + more}, ten)
+    assert measured.index.names == ["setup", "pair", "seed"] and measured.both.tolist() == [1, 2, 3, 4, 15, 16, 17, 18]
 
 
 def test_named_tuples_give_columns_and_arrays_stay_arrays():

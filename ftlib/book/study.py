@@ -172,6 +172,14 @@ class Study:
         self.record.finish(texts, self.used.values(), **told | extra)
 
 
+def over_setups(
+    found: Mapping[Any, Runs], what: Callable[..., Any], *beside: Mapping[Any, Mapping[Key, Any]]
+) -> pd.DataFrame:
+    """`Runs.measure` of the runs under each setup as one table, indexed by (setup, pair, seed); so is ``beside``."""
+    tables = {name: runs.measure(what, *(of[name] for of in beside)) for name, runs in found.items()}
+    return pd.concat(tables, names=["setup"])
+
+
 def nearest_to_mean(column: pd.Series) -> Key:
     """The (pair, seed) whose value is nearest to the mean of all: the run to show in a picture."""
     return (column - column.mean()).abs().idxmin()
