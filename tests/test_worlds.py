@@ -26,12 +26,12 @@ YES, NO, UNSURE, ONCE = claim(9.0, 10.0, 11.0), claim(-9.0, -10.0, -11.0), claim
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        ({"a": YES, "b": YES, "c": YES}, "It gains in all three worlds."),
-        ({"a": YES, "b": YES}, "It gains in both worlds."),
+        ({"a": YES, "b": YES, "c": YES, "d": YES}, "It gains in all four worlds."),
+        ({"a": YES, "b": YES, "c": YES}, "It gains in a, b and c."),
         ({"a": YES}, "It gains in a."),
         ({"a": YES, "b": NO, "c": UNSURE}, "It gains in a; it loses in b; in c these repetitions cannot tell."),
         ({"a": NO, "c": UNSURE}, "It loses in a; in c these repetitions cannot tell."),
-        ({"a": UNSURE, "b": UNSURE}, "Whether it gains, in both worlds these repetitions cannot tell."),
+        ({"a": UNSURE, "b": UNSURE}, "Whether it gains, in a and b these repetitions cannot tell."),
         ({"a": ONCE}, "Whether it gains is not judged in a."),
         ({}, ""),
     ],
@@ -41,8 +41,9 @@ def test_the_verdicts_choose_what_is_answered(found, sentence):
 
 
 def test_all_worlds_are_said_only_where_no_world_of_the_page_is_left_out():
-    assert answer({"a": YES, "b": YES}, "it gains", "it loses", every="abc") == "It gains in a and b."
-    assert listing("abc") == "a, b and c"
+    found = dict.fromkeys("abcd", YES)
+    assert answer(found, "it gains", "it loses", every="abcde") == "It gains in a, b, c and d."
+    assert listing("abcd") == "a, b, c and d"
 
 
 def test_worlds_are_named_and_ordered_and_tests_are_none(tmp_path):

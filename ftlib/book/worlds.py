@@ -63,14 +63,14 @@ def claims_in(worlds: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str
 
 
 def listing(names: Iterable[str], every: Iterable[str] = ()) -> str:
-    """Names in a sentence, or their number if they are all of several.
+    """Names in a sentence, or their number if they are all of many. Few are named: a reader may know of others.
 
-    >>> listing(["digits", "Office-31"]), listing(["digits", "Office-31"], every=["digits", "Office-31"])
-    ('digits and Office-31', 'both worlds')
+    >>> listing(["digits", "Office-31"]), listing("abcd", every="abcd")
+    ('digits and Office-31', 'all four worlds')
     """
     names = list(names)
-    if len(names) > 1 and set(names) == set(every):
-        return "both worlds" if len(names) == 2 else f"all {(*NUMBERS, len(names))[min(len(names), 11)]} worlds"
+    if len(names) > 3 and set(names) == set(every):
+        return f"all {(*NUMBERS, len(names))[min(len(names), 11)]} worlds"
     return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
 
 
