@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftlib import models, training
+from ftlib.batches import placed
 from ftlib.core import ClassSplit, ImageSet, seeded, whole
 from ftlib.methods import Result, Task, adapt, finetune, hold_out, judged, keep_back, only, outputs, weights
 from ftlib.training import FitLog
@@ -111,7 +112,7 @@ def lolsgd(
     """
     images, held_out = keep_back(task, holdout)
     device = next(model.parameters()).device
-    images = training.placed(images, device)
+    images = placed(images, device)
     split, recipe, rng = task.split, task.recipe, seeded(task.seed, "lolsgd")
     per_copy = max(1, round(classes * len(split.seen)))
     if not 0 < classes <= 1 or distill < 0:

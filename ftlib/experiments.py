@@ -27,7 +27,19 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ftlib import alternatives, baselines, benchmarks, checkpoints, core, methods, mislabelled, models, sweeps, training
+from ftlib import (
+    alternatives,
+    baselines,
+    batches,
+    benchmarks,
+    checkpoints,
+    core,
+    methods,
+    mislabelled,
+    models,
+    sweeps,
+    training,
+)
 from ftlib.methods import Task
 from ftlib.runs import Run
 from ftlib.store import Store, code_hash, device_name, versions
@@ -42,6 +54,7 @@ METHODS = {
     "bias_only": alternatives.bias_only, "norm_only": alternatives.norm_only, "lora": alternatives.lora,
     "balanced": alternatives.balanced,
 }  # fmt: skip
+SHARED = core, checkpoints, models, batches, training, methods, benchmarks  # the code that every result depends on
 Key = TypeVar("Key")
 PRETRAINING = Recipe(epochs=5, lr=0.1, backbone_lr=1.0, warmup=0.2, evaluations=0)
 
@@ -109,8 +122,7 @@ class Experiment:
     def key(self) -> str:
         """Names the Run: a hash of the spec, of what its names stand for and of the code that its result depends on."""
         own = sys.modules[METHODS[self.method].__module__]
-        images = benchmarks.modules_of(self.benchmark)
-        code = code_hash((core, checkpoints, models, training, methods, own, benchmarks, *images, _task, _start))
+        code = code_hash((*SHARED, own, *benchmarks.modules_of(self.benchmark), _task, _start))
         asked = json.dumps([self.spec, self.content], sort_keys=True)
         return hashlib.sha256((asked + code).encode()).hexdigest()[:20]
 

@@ -1,14 +1,17 @@
-"""A run made by hand, and tables over runs, for the tests of what chapter 14 measures."""
+"""What several test files make by hand: a run, tables over runs, the batches of a training."""
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import islice, product
 
 import pandas as pd
 import torch
 from torch import nn
 
-from ftlib.core import ClassSplit, Outputs
+from ftlib import models
+from ftlib.batches import random_crops
+from ftlib.core import ClassSplit, ImageSet, Outputs
+from ftlib.training import Recipe
 
 SPLIT = ClassSplit([0, 1], [2, 3])
 
@@ -36,3 +39,11 @@ def runs(columns, seeds=(0, 1), setups=("a", "b")):
     keys = list(product(setups, ["p"], seeds))
     index = pd.MultiIndex.from_tuples(keys, names=["setup", "pair", "seed"])
     return pd.DataFrame(columns, index)
+
+
+def assembled(data: ImageSet, recipe: Recipe, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of a whole training."""
+    batch_size = min(recipe.batch_size, len(data))
+    model = models.build("test_byobnet", 4)
+    crops = random_crops(model, data, batch_size, recipe.size, recipe.padding, recipe.flip, seed)
+    return list(islice(crops, recipe.epochs * (len(data) // batch_size)))

@@ -151,6 +151,7 @@ def test_comments_docstrings_and_layout_do_not_change_the_key(edited):
     [
         (training, r"zero_grad\(\)", "zero_grad(set_to_none=False)"),
         (training, r"0\.5 \* \(1", "0.6 * (1"),
+        (experiments.batches, r"2 \* padding - size", "2 * padding - size - 0"),
         (models, r"255 \* std", "256 * std"),
         (experiments.methods, r"torch\.tensor\(task\.split\.seen\)", "train.labels"),
         (experiments._task, r"split_classes", "split_images"),

@@ -30,7 +30,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ftlib import models, training
+from ftlib import batches, models, training
 from ftlib.core import ImageSet
 from ftlib.training import Recipe
 
@@ -66,7 +66,7 @@ def _compare(backbone: str, recipe: Recipe, what: str) -> list[tuple[str, float,
     generator = torch.Generator().manual_seed(0)
     shape = (8 * recipe.batch_size, 3, recipe.size, recipe.size)
     data = ImageSet(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), torch.arange(shape[0]) % 10)
-    placed, steps = training.placed(data, DEVICE), recipe.steps
+    placed, steps = batches.placed(data, DEVICE), recipe.steps
     model, plain_model = (models.build(backbone, 10).to(DEVICE) for _ in range(2))
     training.fit(model, placed, recipe, seed=0)  # which lays the weights out channels_last, for all but the plain loop
     own_kind, amp, why = training._in_bf16(DEVICE), *_pays_bf16(model, placed, recipe)
@@ -74,18 +74,18 @@ def _compare(backbone: str, recipe: Recipe, what: str) -> list[tuple[str, float,
     def fit() -> float:
         return training.fit(model, placed, recipe, seed=0).seconds / steps
 
-    def batches() -> float:
+    def assembly() -> float:
         own = _ours(model, placed, recipe)
         return _seconds(lambda: next(own), steps)
 
     def streamed() -> float:
-        with patch.object(training, "_fits", lambda *_: False):
+        with patch.object(batches, "_fits", lambda *_: False):
             return training.fit(model, data, recipe, seed=0).seconds / steps
 
     contestants = {
         "bare": lambda: _seconds(_step(model, recipe, repeat(next(_ours(model, placed, recipe))), own_kind), steps),
         "ours": fit,
-        "batches": batches,
+        "batches": assembly,
         "timm": lambda: _seconds(_step(model, recipe, _timm(data, recipe, model), amp), steps),
         "plain": lambda: _seconds(_step(plain_model, recipe, _plain(data, recipe, model), False), steps),
     } | ({"streamed": streamed} if CUDA else {})
@@ -149,7 +149,7 @@ def _pays_bf16(model: torch.nn.Module, data: ImageSet, recipe: Recipe) -> tuple[
 
 
 def _ours(model: torch.nn.Module, data: ImageSet, recipe: Recipe) -> Iterator:
-    return training._batches(data, recipe, recipe.batch_size, model, seed=0)
+    return batches.random_crops(model, data, recipe.batch_size, recipe.size, recipe.padding, recipe.flip, seed=0)
 
 
 class Photographs(Dataset):
