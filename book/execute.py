@@ -5,11 +5,15 @@
     python book/execute.py -p 'seeds=[0, 1]' -p lr=0.1           parameters by hand, in place of the profile's
     python book/execute.py --publish                             ... then copy notebooks and results into book/
     python book/execute.py --profile ci --prepare DIR            parameters into the committed notebooks, nothing run
+    python book/execute.py --prose --chapters 03                 changed text into a committed notebook, nothing run
 
 A chapter is book/NN-name.md. The stage (_build/site) receives a copy of the book; a chapter runs there, with the
 stage's book/ as its working directory, and so writes results/<profile>/NN-name.json beside its notebook. Only
 --publish touches book/, and only if every chapter succeeded. What failed is kept in the stage's failed/. A stage serves
 one start at a time, and however that ends, its kernels end with it.
+
+Where no code has changed since a notebook was executed, `--prose` takes over text, captions and tags from the source
+and leaves parameters and outputs; where code has, it refuses.
 
 What papermill lets pass is an error here: a wrong parameter (plan.py), a dead kernel, a cell that took too long or
 never ran, an early exit. Relative paths in FTLIB_DATA (by default the folder that you stand in), FTLIB_STORE and
@@ -57,6 +61,7 @@ def main(argv=None):
     parser.add_argument("--stage", type=Path, default=ROOT / "_build/site", help="where the book is executed")
     parser.add_argument("--publish", action="store_true", help="copy what was executed into book/")
     parser.add_argument("--prepare", type=Path, metavar="DIR", help="only put the parameters in, in a copy in DIR")
+    parser.add_argument("--prose", action="store_true", help="take over changed text into the committed notebooks")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters at a time")
     parser.add_argument("--timeout", type=int, metavar="S", help="seconds that one cell may take; default: no limit")
     parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter, its value as YAML")
@@ -71,6 +76,8 @@ def main(argv=None):
             )
         if args.prepare:
             return prepare(ROOT, stage, plan)
+        if args.prose:
+            return take_over_prose(ROOT / "book", plan["chapters"])
         places = set_places(stage)
         with make_stage(ROOT, stage, plan["chapters"], fresh=args.chapters is None):
             print(describe(plan), file=sys.stderr)
@@ -207,7 +214,7 @@ def provenance(source, results, profile, seconds):
     packages = {name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy")}
     return {
         "profile": profile,
-        "source_sha256": hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest(),
+        "source_sha256": digest(source),
         "quotes": quoted(source.parent, source.stem, profile),
         "seconds": round(seconds, 1),
         "training_seconds": found.get("seconds"),
@@ -360,6 +367,35 @@ def prepare(root, folder, plan):
                 raise BookError(f"book/{chapter}.ipynb is missing: make it with `make publish`")
             papermill.execute_notebook(notebook, notebook, parameters, prepare_only=True, progress_bar=False)
     return 0
+
+
+def take_over_prose(book, chapters):
+    """Put text, captions and tags around what the committed notebooks' code gave, if it is the same code."""
+    for chapter, parameters in chapters.items():
+        source, path = book / f"{chapter}.md", book / f"{chapter}.ipynb"
+        if not path.exists():
+            raise BookError(f"book/{path.name} is missing: make it with `make publish`")
+        notebook, text = nbformat.read(path, as_version=4), read_source(source)
+        injected = [cell for cell in notebook.cells if cell.id == "injected-parameters"]
+        ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell not in injected]
+        asked = [cell for cell in text.cells if cell.cell_type == "code"]
+        if [cell.source for cell in ran] != [cell.source for cell in asked]:
+            known = {cell.source for cell in ran}
+            new = next((cell.source for cell in asked if cell.source not in known), "(one is gone or has moved)")
+            raise BookError(f"{source.name} has code that {path.name} never ran, so execute it:\n{new}")
+        for cell, old in zip(asked, ran, strict=True):
+            cell.outputs, cell.execution_count = old.outputs, old.execution_count
+        at = 1 + next(n for n, cell in enumerate(text.cells) if "parameters" in cell.metadata.get("tags", []))
+        notebook.cells = [*text.cells[:at], *injected, *text.cells[at:]]
+        clean(notebook, parameters)
+        notebook.metadata["ftlib"]["source_sha256"] = digest(source)
+        write(path, (nbformat.writes(notebook) + "\n").encode())
+    return 0
+
+
+def digest(source):
+    """Of the text, whatever the line ends that git has given it."""
+    return hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 def write(path, content):

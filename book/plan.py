@@ -17,7 +17,7 @@ import yaml
 QUOTING = {"record.elsewhere()": "*/{}.json", "load_results()": "*/*.json", "read_worlds()": "*/*.json"}
 
 # As in ftlib.book.record, whose import would load torch before `--help` is shown.
-UNPUBLISHED = ("ci", "local", "mutant")
+UNPUBLISHED = ("ci", "quick", "local", "mutant")
 
 
 class BookError(Exception):
@@ -27,25 +27,9 @@ class BookError(Exception):
 def read_plan(book, profile, only=None, overrides=()):
     """``{profile, publish, chapters: {name: parameters}}``, every value checked against the chapter's defaults."""
     path = book / "profiles" / f"{profile}.yml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
-        raise BookError(f"there is no profile {profile!r} in {path.parent}; there are {known}")
-    try:
-        spec = read_yaml(path.read_text(encoding="utf-8"), path) or {}
-    except UnicodeDecodeError as error:
-        raise BookError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
-    if not isinstance(spec, dict):
-        raise BookError(f"{path} is {spec!r}; write NAME: VALUE lines")
     defaults = {p.stem: read_defaults(p) for p in sorted(book.glob("[0-9][0-9]-*.md"))}
-    if unknown := set(spec) - {"publish", "chapters", "parameters", *defaults}:
-        keys = ", ".join(["publish", "chapters", "parameters", *defaults])
-        raise BookError(f"{path}: unknown key {min(unknown)!r}; the keys are {keys}")
+    spec = read_profile(path, defaults)
     listed = spec.get("chapters", "all")
-    if listed != "all" and not isinstance(listed, list):
-        raise BookError(f"{path}: chapters is {listed!r}; write all, or a list of names in brackets")
-    for key in {"parameters", *defaults} & spec.keys():
-        if not isinstance(spec[key] or {}, dict):
-            raise BookError(f"{path}: {key} is {spec[key]!r}; write NAME: VALUE lines below it")
     if (kept := spec.get("publish", "notebooks")) not in ("notebooks", "results"):
         raise BookError(f"{path}: publish is {kept!r}; write notebooks or results")
     general, by_hand = dict(spec.get("parameters") or {}), {}
@@ -75,6 +59,34 @@ def read_plan(book, profile, only=None, overrides=()):
                 there = ", ".join(sorted({n for chapter in asked for n in asked[chapter]}))
                 raise BookError(f"{where}: no chapter has a parameter {name!r}; the chapters' parameters are {there}")
     return {"profile": profile, "publish": kept, "chapters": dict(sorted(chapters.items()))}
+
+
+def read_profile(path, defaults, above=()):
+    """What a profile says, its form checked, laid over the profile that it `extends` if it does."""
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
+        raise BookError(f"there is no profile {path.stem!r} in {path.parent}; there are {known}")
+    try:
+        spec = read_yaml(path.read_text(encoding="utf-8"), path) or {}
+    except UnicodeDecodeError as error:
+        raise BookError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    if not isinstance(spec, dict):
+        raise BookError(f"{path} is {spec!r}; write NAME: VALUE lines")
+    keys = ["publish", "chapters", "extends", "parameters", *defaults]
+    if unknown := set(spec) - {*keys}:
+        raise BookError(f"{path}: unknown key {min(unknown)!r}; the keys are {', '.join(keys)}")
+    if (listed := spec.get("chapters", "all")) != "all" and not isinstance(listed, list):
+        raise BookError(f"{path}: chapters is {listed!r}; write all, or a list of names in brackets")
+    for key in {"parameters", *defaults} & spec.keys():
+        if not isinstance(spec[key] or {}, dict):
+            raise BookError(f"{path}: {key} is {spec[key]!r}; write NAME: VALUE lines below it")
+    if (base := spec.pop("extends", None)) is None:
+        return spec
+    if base in (above := (*above, path.stem)):
+        raise BookError(f"{path}: extends is {base!r}, which extends this profile in turn: {' > '.join(above)}")
+    below = read_profile(path.with_name(f"{base}.yml"), defaults, above)
+    laid = {key: (below.get(key) or {}) | (spec.get(key) or {}) for key in {*below, *spec} - {"publish", "chapters"}}
+    return below | spec | laid
 
 
 def read_yaml(text, where):

@@ -81,6 +81,22 @@ def test_parameters_by_hand_reach_every_chapter_of_the_published_profile():
         assert given.get("recipe", {}).get("lr", 0.5) == 0.5, chapter
 
 
+def test_a_profile_is_laid_over_the_one_that_it_extends(tmp_path):
+    book = write_book(tmp_path / "book", "extends: below\nparameters: {epochs: 5}\n01-one: {recipe: {lr: 0.1}}")
+    below = "publish: results\nparameters: {epochs: 4, lr: 0.2}\n01-one: {seeds: [7]}"
+    (book / "profiles/below.yml").write_text(below)
+    given = execute.read_plan(book, "tiny")
+    assert given["publish"] == "results"
+    own = {"profile": "tiny", "epochs": 5, "lr": 0.2, "seeds": [7], "recipe": {"lr": 0.1, "epochs": 2}}
+    assert given["chapters"]["01-one"] == DEFAULTS | own
+
+
+@pytest.mark.parametrize(("base", "message"), [("none", "there is no profile 'none'"), ("tiny", "extends is 'tiny'")])
+def test_a_profile_that_extends_none_or_itself_is_refused(tmp_path, base, message):
+    with pytest.raises(execute.BookError, match=message):
+        plan(tmp_path, f"extends: {base}")
+
+
 def test_brackets_are_proposed_only_around_what_a_list_may_hold(tmp_path):
     with pytest.raises(execute.BookError, match=r"expected list, such as \[0, 1\]: write it in brackets, \[3\]$"):
         plan(tmp_path / "a", "parameters: {seeds: 3}")
@@ -293,6 +309,25 @@ def test_what_is_published_is_the_executed_chapter(project):
     assert finish(start(project, "--publish"))[0] == 0
     published = project / "book/01-one.ipynb"
     assert published.read_bytes() == (project / "_build/site/book/01-one.ipynb").read_bytes()
+
+
+def test_changed_prose_is_taken_over_and_changed_code_is_refused(project):
+    assert finish(start(project, "--publish"))[0] == 0
+    source, path = project / "book/01-one.md", project / "book/01-one.ipynb"
+    before, text = nbformat.read(path, as_version=4), source.read_text(encoding="utf-8")
+    source.write_text(
+        text.replace("# What γ does\n", "# What γ does now\n\nMore.\n\n+++\n\nAnd more.\n"), encoding="utf-8"
+    )
+    assert finish(start(project, "--prose"))[0] == 0
+    after = nbformat.read(path, as_version=4)
+    assert [c.source for c in after.cells if c.cell_type == "markdown"] == ["# What γ does now\n\nMore.", "And more."]
+    assert [c for c in after.cells if c.cell_type == "code"] == [c for c in before.cells if c.cell_type == "code"]
+    assert after.metadata.ftlib.source_sha256 != before.metadata.ftlib.source_sha256
+    kept = path.read_bytes()
+    source.write_text(text.replace("two files", "three files"), encoding="utf-8")
+    code, told = finish(start(project, "--prose"))
+    assert code == 1 and "never ran" in told and "three files" in told
+    assert path.read_bytes() == kept
 
 
 def test_the_runner_reads_and_writes_utf_8_whatever_the_machine_prefers(project):

@@ -17,7 +17,7 @@ from ftlib.store import versions, write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNPUBLISHED = ("ci", "local", "mutant")  # profiles of tests and trials, which no page shows
+UNPUBLISHED = ("ci", "quick", "local", "mutant")  # profiles of tests and trials, which no page shows
 
 
 class Record:
