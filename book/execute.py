@@ -51,7 +51,7 @@ from plan import BookError, describe, quoted, read_plan, read_source  # noqa: E4
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-LAST = ("16-real-photographs", "19-scorecard")  # read what the others have measured, so they run when these are done
+LAST = ("16-real-photographs", "20-scorecard")  # read what the others have measured, so they run when these are done
 
 
 def main(argv=None):

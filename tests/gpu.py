@@ -21,7 +21,7 @@ from ftlib.core import find_data
 from ftlib.store import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ["03", "04", "05", "10", "09", "06", "07", "01", "02", "08", "13", "12", "14", "15", "18", "17", "11"]
+CHAPTERS = ["03", "04", "05", "10", "09", "06", "07", "01", "02", "08", "13", "12", "14", "15", "18", "19", "17", "11"]
 BENCHES = ["fit", "curve", "calibrate", "sweep", "glyphs"]
 SIZE = 224  # pixels, of photographs at full size
 TAIL = 60  # lines of a step's output that are kept

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import SPLIT, FakeRun, identity
 
-from ftlib.book.assumptions import in_mixes, misfit, mix
+from ftlib.book.assumptions import in_mixes, later, misfit, mix
 from ftlib.calibration import mirrored
 from ftlib.margins import mirrored_margins
 from ftlib.metrics import seen_unseen_curve
@@ -45,3 +45,22 @@ def test_the_regret_of_mirroring_is_below_its_bound_and_both_sides_are_measured(
     m = mirrored_margins(run.seen_train.logits, run.seen_train.labels, SPLIT, run.seen_train.features)
     far = [abs(curve.at(g).uy - np.mean(m.absent_hit & (m.absent < g))) for g in gammas]
     assert found["absent side"] == pytest.approx(100 * max(far), abs=2)
+
+
+def test_later_images_that_give_a_gamma_are_seen_ones_and_take_no_part_in_the_judgement():
+    run, head, few = FakeRun(0, images=80), identity(), 4
+    labels = run.test.labels.tolist()
+    number = [labels[:i].count(c) for i, c in enumerate(labels)]
+    new = [i for i, c in enumerate(labels) if number[i] < few and c in SPLIT.seen]
+    rest = [i for i in range(len(labels)) if number[i] >= few]
+    curve = seen_unseen_curve(run.test.logits[rest], run.test.labels[rest], SPLIT)
+    given = {
+        "before": (run.seen_train.logits, run.seen_train.labels, run.seen_train.features),
+        "later": (run.test.logits[new], run.test.labels[new], run.test.features[new]),
+    }
+    given["both"] = tuple(torch.cat(parts) for parts in zip(*given.values(), strict=True))
+    found = later(run, head, few)
+    for name, (logits, own, features) in given.items():
+        assert found[name] == pytest.approx(100 * curve.at(mirrored(logits, own, SPLIT, head(features))).yy)
+    assert found["no γ"] == pytest.approx(100 * curve.at(0.0).yy)
+    assert found["γ*"] == pytest.approx(100 * curve.yy.max()) and len(new) == few * len(SPLIT.seen)

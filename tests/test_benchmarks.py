@@ -158,6 +158,66 @@ def test_a_shift_of_some_classes_leaves_the_source_alone():
     assert source_of("glyphs/print-neon", odd) == source_of("glyphs/print-neon", SMALL)
 
 
+def styled(side="test", **options) -> torch.Tensor:
+    """bool [N], which of the target's images are others than without the options."""
+    options = SMALL | {"test_per_class": 50, "target_per_class": 50} | options
+    plain, other = (load_target("glyphs/print-neon", 4, **options | o)[0] for o in ({"drift": 0.0}, {}))
+    return (getattr(plain, side).images != getattr(other, side).images).flatten(1).any(1)
+
+
+def test_a_stream_without_drift_is_the_target_as_it_stands():
+    plain, still = (load_target("glyphs/print-neon", 4, **SMALL | o)[0] for o in ({}, {"drift": 0.0, "since": 0.5}))
+    assert torch.equal(plain.train.images, still.train.images) and torch.equal(plain.test.images, still.test.images)
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_the_more_drift_the_more_images_of_a_stream_have_the_third_style(side):
+    few, more, most = (styled(side, drift=drift) for drift in (0.2, 0.6, 1.0))
+    assert few.any() and (few <= more).all() and (more <= most).all() and few.sum() < more.sum() < most.sum()
+
+
+def test_a_streams_images_are_of_the_third_style_as_often_as_their_times_say():
+    shares = {"train": 0.25, "test": 0.75}  # the mean times of both halves, at drift 1
+    for side, share in shares.items():
+        assert abs(styled(side, drift=1.0).double().mean() - share) < 0.1
+        assert abs(styled(side, drift=0.4).double().mean() - 0.4 * share) < 0.1
+    assert abs(styled("train", drift=1.0, since=0.5).double().mean() - 0.75) < 0.1
+
+
+def test_what_moves_in_a_stream_is_drawn_as_a_class_that_is_of_the_third_style():
+    other, stream = (load_target("glyphs/print-neon", 4, **SMALL | o)[0].test for o in ({"other": 1.0}, {"drift": 1.0}))
+    plain = load_target("glyphs/print-neon", 4, **SMALL)[0].test
+    moved = (stream.images != plain.images).flatten(1).any(1)
+    assert 0 < moved.sum() < len(moved)
+    assert torch.equal(stream.images[moved], other.images[moved])
+
+
+def test_later_training_images_leave_the_test_images_and_the_source_alone():
+    assert torch.equal(styled("test", drift=0.7), styled("test", drift=0.7, since=0.5))
+    assert source_of("glyphs/print-neon", SMALL | {"drift": 0.5, "since": 0.2}) == source_of("glyphs/print-neon", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drift": 1.5}, r"drift=1\.5: expected a number from 0 to 1"),
+        ({"drift": True}, "drift=True"),
+        ({"drift": "1"}, "drift='1'"),
+        ({"drift": 0.5, "since": 0.6}, r"since=0\.6: expected a number from 0 to 0\.5"),
+        ({"since": -0.1}, r"since=-0\.1"),
+        ({"drift": 0.5, "other": 0.5}, "beside stay or other"),
+    ],
+)
+def test_a_stream_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        load_target("glyphs/print-neon", 4, **SMALL | options)
+
+
+def test_a_stream_needs_a_pair():
+    with pytest.raises(ValueError, match="needs a pair of domains"):
+        glyphs.load_domain("neon", role="target", drift=0.5)
+
+
 def test_a_long_tail_falls_geometrically_over_the_seen_classes_and_leaves_the_rest_as_it_is():
     options = SMALL | {"target_per_class": 100, "seen": [0, 1, 3]}
     plain, split = load_target("glyphs/print-neon", 4, **options)

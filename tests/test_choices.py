@@ -14,6 +14,7 @@ from ftlib.book.choices import (
     best_cell,
     best_elsewhere,
     choose_seen,
+    in_every,
     measure,
     nearness,
     robustness,
@@ -127,6 +128,13 @@ def test_the_best_of_many_is_chosen_by_the_other_seeds():
     assert best_elsewhere(table, ["a", "b"], -table).tolist() == [-1.0, -1, -1, -2, -1, -1]
     alone = table[table.index.get_level_values("seed") == 0]
     assert best_elsewhere(alone, ["a", "b"]).tolist() == alone["a"].tolist()  # no other seed says which is best
+
+
+def test_what_holds_in_every_pair_is_asked_of_the_one_that_is_least_in_other_seeds():
+    values = {("a", 0): 1.0, ("a", 1): 5.0, ("a", 2): 5.0, ("b", 0): 3.0, ("b", 1): 4.0, ("b", 2): 2.0}
+    column = pd.Series(values).rename_axis(["pair", "seed"])
+    # Without seed 0: a 5, b 3. Without 1: a 3, b 2.5. Without 2: a 3, b 3.5.
+    assert in_every(column).to_dict() == {("least", 0): 3.0, ("least", 1): 4.0, ("least", 2): 5.0}
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------

@@ -109,11 +109,11 @@ def test_an_epub_says_in_words_that_a_picture_moves_and_closes_line_breaks():
 def test_an_epub_leads_to_its_own_pages_draws_formulas_and_leaves_code_out():
     page = nodes.document(None, None)
     cell = nodes.container("", nodes.container("", nodes.Text("code"), classes=["cell_input"]), classes=["cell"])
-    page += [nodes.raw("", '<a href="19-scorecard.html#x"><svg /></a>', format="html"), cell]
+    page += [nodes.raw("", '<a href="20-scorecard.html#x"><svg /></a>', format="html"), cell]
     page += nodes.paragraph("", "", nodes.math("", r"a_{U/Y} \le b"), nodes.math("", r"\underbrace{a}_b"))
     front.still(type("A", (), {"builder": type("B", (), {"name": "epub"})}), page)
     link, code, (drawn, unknown) = page
-    assert link.astext() == '<a href="19-scorecard.xhtml#x"><svg xmlns="http://www.w3.org/2000/svg" /></a>'
+    assert link.astext() == '<a href="20-scorecard.xhtml#x"><svg xmlns="http://www.w3.org/2000/svg" /></a>'
     assert not code.astext() and drawn.astext().startswith("<img ") and isinstance(unknown, nodes.math)
 
 

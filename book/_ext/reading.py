@@ -27,7 +27,7 @@ from measured import place_of
 from PIL import Image
 from sphinx import addnodes
 
-SCORECARD = "19-scorecard"
+SCORECARD = "20-scorecard"
 WORDS = {"replicates": "hold", "contradicts": "contradicted", "inconclusive": "cannot tell"}
 KEY = "Dots are means, lines 95 % intervals over n seeds. Right of the rule, or of a dashed one, the finding holds."
 

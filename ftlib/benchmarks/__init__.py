@@ -45,7 +45,7 @@ FAMILIES: dict[str, ModuleType] = {
 }  # fmt: skip
 GIVEN = {"imagenet:": "ImageNet", "vtab/": "CLIP"}  # what the classifier has learnt, where there is no source
 # Options that leave the source domain as it is.
-OF_TARGET = ("seen", "tail", "target_per_class", "stay", "other", "stay_of")
+OF_TARGET = ("seen", "tail", "target_per_class", "stay", "other", "stay_of", "drift", "since")
 _drawn: dict[tuple[Any, ...], Domain] = {}  # the last one: many runs of a sweep ask for the same images in a row
 
 
@@ -100,7 +100,7 @@ def load_target(
     source_name, target_name = family.split_pair(rest) if has_source(name) else ("", rest)
     if hasattr(family, "check_pair"):
         family.check_pair(source_name, target_name)
-    if options.get("stay") or options.get("other"):
+    if any(options.get(name) for name in ("stay", "other", "drift")):
         options["pair"] = source_name, seen
     target = _load(family, target_name, seed, "target", options)
     if hasattr(family, "split"):

@@ -55,14 +55,22 @@ def load_domain(
     stay: float = 0.0,
     other: float = 0.0,
     stay_of: str = "all",
+    drift: float = 0.0,
+    since: float = 0.0,
     pair: tuple[str, int | Sequence[int] | None] | None = None,
 ) -> Domain:
     """Draw one domain: training images [3, 32, 32] as its role asks and, independently of them, test images.
 
     A target's shift may depend on the class: a share ``stay`` of the classes keeps the source's style there, a share
     ``other`` is drawn in a third domain's. The seed draws them from all classes, or from those that ``stay_of`` names,
-    "seen" or "absent"; the images of the rest are the same with and without. Both need to know the ``pair``, the name
-    of the source and ``seen``, which `ftlib.benchmarks.load_target` fills in.
+    "seen" or "absent"; the images of the rest are the same with and without.
+
+    Or a target is a stream: an image of time u is drawn in the third domain's style with probability ``drift`` · u.
+    Times are drawn from 1/2 to 1 for test images, from ``since`` to ``since`` + 1/2 for training images. With more
+    drift, or later, more images are of that style; all others are the same as without.
+
+    Such shifts need to know the ``pair``, the name of the source and ``seen``, which `ftlib.benchmarks.load_target`
+    fills in.
 
     Raises
     ------
@@ -79,6 +87,7 @@ def load_domain(
         if not isinstance(per_class, int) or per_class < 1:
             raise ValueError(f"{per_class!r} {side} images per class: expected an integer of at least 1")
     odd = _odd_classes(name, seed, classes, stay, other, stay_of, pair) if role == "target" else {}
+    late = _late_style(name, drift, since, stay + other, pair) if role == "target" else None
     sides = []
     for side, per_class in numbers.items():
         labels = torch.arange(classes).repeat_interleave(per_class)
@@ -87,6 +96,11 @@ def load_domain(
             mine = torch.isin(labels, chosen)
             images = render(style, labels[mine], torch_generator(seed, "glyphs", name, side, style)).images
             drawn.images[mine] = images
+        if late:
+            start = 0.5 if side == "test" else since
+            moved = _moved(len(labels), drift, start, torch_generator(seed, "glyphs", name, side, "time"))
+            images = render(late, labels, torch_generator(seed, "glyphs", name, side, late)).images
+            drawn.images[moved] = images[moved]
         sides.append(drawn)
     return Domain(tuple(CHARACTERS[:classes]), *sides)
 
@@ -116,12 +130,38 @@ def _odd_classes(
     if pair is None:
         raise ValueError(f"stay={stay!r}, other={other!r}: these need a pair of domains, SOURCE-TARGET")
     source, seen = pair
-    third = next(style for style in STYLES if style not in (source, name))
+    third = _third(source, name)
     pool = range(classes) if stay_of == "all" else getattr(core.split_classes(classes, seed, seen), stay_of)
     order = torch.from_numpy(core.seeded(seed, "glyphs", "odd").permutation(pool))
     first, last = round(stay * len(order)), round((stay + other) * len(order))
     chosen = {source: order[:first], third: order[first:last]}
     return {style: own for style, own in chosen.items() if len(own)}
+
+
+def _third(source: str, target: str) -> str:
+    return next(style for style in STYLES if style not in (source, target))
+
+
+def _late_style(
+    name: str, drift: float, since: float, odd: float, pair: tuple[str, int | Sequence[int] | None] | None
+) -> str | None:
+    """The style that a stream drifts to; None for a target that stands still."""
+    for option, value, most in (("drift", drift, 1.0), ("since", since, 0.5)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise ValueError(f"{option}={value!r}: expected a number from 0 to {most:g}")
+    if not drift:
+        return None
+    if odd:
+        raise ValueError(f"drift={drift!r} beside stay or other: expected one or the other")
+    if pair is None:
+        raise ValueError(f"drift={drift!r}: it needs a pair of domains, SOURCE-TARGET")
+    return _third(pair[0], name)
+
+
+def _moved(count: int, drift: float, start: float, generator: Generator) -> Tensor:
+    """bool [N], which images of a stream have the third style; ``start`` is that of half a unit of time."""
+    times, thresholds = torch.rand(2, count, generator=generator)
+    return thresholds < drift * (start + times / 2)
 
 
 def render(domain: str, labels: Tensor, generator: Generator) -> ImageSet:

@@ -1,4 +1,4 @@
-"""What a γ costs where it takes for granted what is not so: the mix of images in use, the likeness of mirror images."""
+"""What a γ costs where it takes for granted what is not so: the mix of images in use, their likeness, their time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
-from ftlib.calibration import absent_share, average_logit_gap, best_of_mirrored, estimated_share, margin_quantile
+from ftlib.calibration import (
+    absent_share,
+    average_logit_gap,
+    best_of_mirrored,
+    estimated_share,
+    margin_quantile,
+    mirrored,
+)
 from ftlib.core import ClassSplit, Outputs
 from ftlib.margins import mirrored_margins
 from ftlib.metrics import seen_unseen_curve
@@ -87,3 +95,21 @@ def misfit(run: Run, old_head: nn.Module) -> dict[str, float]:
     bound = 2 * ((1 - share) * far["seen side"] + share * far["absent side"]) + error
     found = far | {"bound": bound, "regret": curve.yy.max() - curve.at(chosen).yy}
     return {name: 100 * float(x) for name, x in found.items()}
+
+
+def later(run: Run, old_head: nn.Module, few: int) -> dict[str, float]:
+    """Accuracy over all classes in percent, by the images that `mirrored` finds γ on, where test images are later.
+
+    ``before`` are the fine-tuning images, ``later`` the first ``few`` test images of each seen class, ``both`` these
+    together; beside them ``no γ`` and ``γ*``. Judged are the test images less the first ``few`` of every class.
+    """
+    labels = run.test.labels.numpy()
+    number = torch.tensor(pd.Series(labels).groupby(labels).cumcount().to_numpy())
+    known = (number < few) & torch.isin(run.test.labels, torch.tensor(run.split.seen))
+    new, judged = (Outputs(*(part[which] for part in run.test)) for which in (known, number >= few))
+    curve = seen_unseen_curve(judged.logits, judged.labels, run.split)
+    both = Outputs(*map(torch.cat, zip(run.seen_train, new, strict=True)))
+    gammas: dict[str, float] = {"no γ": 0.0, "γ*": curve.best_gamma()}
+    for name, of in {"before": run.seen_train, "later": new, "both": both}.items():
+        gammas[name] = mirrored(of.logits, of.labels, run.split, old_head(of.features).detach())
+    return {name: 100 * curve.at(gamma).yy for name, gamma in gammas.items()}

@@ -4,6 +4,7 @@
     robustness    how far a measure varies over a grid, and what share of the grid is near its best
     best_cell     the setting that is best on average
     best_elsewhere   for each seed the best of many, as the other seeds choose it
+    in_every         for each seed the pair that is least, chosen likewise
     choose_seen   S as the classes most like one of them, or as unlike each other as can be
     sizes_of      shares of the classes as numbers; thinned: images as they come in another mix
     nearness      how like its nearest seen class an absent class is
@@ -70,6 +71,15 @@ def best_elsewhere(table: pd.DataFrame, names: Sequence[str], shown: pd.DataFram
     chosen = {seed: names[0] if one else means.drop(index=[seed]).mean().idxmax() for seed in means.index}
     rows: Any = table if shown is None else shown
     return pd.Series([row[chosen[seed]] for (_, seed), row in rows.iterrows()], rows.index)
+
+
+def in_every(column: pd.Series) -> pd.Series:
+    """Under each seed the pair whose mean over all *other* seeds is least: what holds of it holds of every pair.
+
+    ``column`` is indexed by pair and seed, the result by ("least", seed).
+    """
+    pairs: Any = pd.concat({"least": column.unstack("pair")}, names=["pair"])
+    return -best_elsewhere(-pairs, [*pairs])
 
 
 # --- hyper-parameters ------------------------------------------------------------------------------------------------
