@@ -25,17 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.checks import (
-    SEEN_ONLY,
-    Array,
-    as_tensor,
-    check_finite,
-    check_gamma,
-    check_labels,
-    check_logits,
-    check_seen,
-    kind_of,
-)
+from ftlib.checks import SEEN_ONLY, Array, as_tensor, check_gamma, check_labels, check_logits, check_seen, kind_of
 from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals, same_images
 from ftlib.metrics import seen_unseen_curve, split_accuracies
@@ -139,7 +129,6 @@ def absent_share(logits: Array, split: ClassSplit, share: float | None = None) -
     """
     logits = check_logits(logits, split)
     share = len(split.absent) / len(split.classes) if share is None else _share(share, "share", "images")
-    check_finite(logits, "logits", split.classes)
     seen, absent = (logits[:, list(side)].amax(1).double() for side in (split.seen, split.absent))
     return Gamma(float(np.quantile((seen - absent).cpu().numpy(), share)), split)
 
@@ -154,7 +143,6 @@ def estimated_share(logits: Array, split: ClassSplit, gamma: float) -> float:
     those of `absent_share`. The answer is between 0.01 and 0.99.
     """
     logits = check_logits(logits, split)
-    check_finite(logits, "logits", split.classes)
     prior = len(split.absent) / len(split.classes)
     seen, absent = (logits[:, list(side)].double().logsumexp(1) for side in (split.seen, split.absent))
     ratio = (absent + check_gamma(gamma, split.absent) - seen).exp().clamp(max=1e300) * (1 - prior) / prior
@@ -357,8 +345,6 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     >>> fold_gamma(nn.Linear(8, 4, bias=False), 1.5, absent=[1, 3]).bias.tolist()
     [0.0, 1.5, 0.0, 1.5]
     """
-    if not math.isfinite(value := check_gamma(gamma)):
-        raise ValueError(f"γ is {value}: only a finite γ can be folded into a checkpoint")
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}, expected a Module: load a state dict into one first")
     try:
@@ -366,7 +352,8 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     except TypeError as error:
         raise ValueError(f"{error}: γ has no place there") from error
     columns = _columns(absent, len(layers[0].weight))
-    gamma = check_gamma(gamma, columns)
+    if not math.isfinite(gamma := check_gamma(gamma, columns)):
+        raise ValueError(f"γ is {gamma}: only a finite γ can be folded into a checkpoint")
     for layer in layers:
         if getattr(layer, "bias", None) is None and not isinstance(layer, nn.Linear | nn.Conv2d):
             raise ValueError(f"the head is {type(layer).__name__}, which has no bias: expected Linear or 1×1 Conv2d")

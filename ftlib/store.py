@@ -177,10 +177,25 @@ def code_hash(parts: Iterable[ModuleType | Callable[..., Any]]) -> str:
     return "".join(_hash_of(part) for part in dict.fromkeys(parts))
 
 
+@cache  # looking one up takes a millisecond, and every run is asked
 def versions(*packages: str) -> dict[str, str]:
     """Of Python and of those packages that are installed."""
-    found = {package: _version(package) for package in packages}
-    return {"python": platform.python_version()} | {package: version for package, version in found.items() if version}
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def usable(device: str | None) -> str:
+    """The device, by default CUDA if there is a GPU, else the CPU; a ValueError if it is not here."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # the latter of torch without CUDA
+        expected = "expected cpu, or cuda or cuda:N where there is a GPU"
+        raise ValueError(f"device={device!r} is not here: {expected}") from None
+    return device
 
 
 def device_name(device: str) -> str:
@@ -191,14 +206,6 @@ def device_name(device: str) -> str:
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     found = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return found[0] if found else platform.processor() or platform.machine()
-
-
-@cache  # looking it up takes a millisecond, and every run is asked
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @cache  # reading it again would name results of the code in memory after what a file has become since

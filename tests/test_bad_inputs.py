@@ -815,8 +815,6 @@ bad("claim-within-0", lambda _: check("id", "s", EFFECTS, within=0), V, "'id'", 
 bad("claim-within-nan", lambda _: check("id", "s", EFFECTS, within=NAN), V, "'id'", "within=nan", "positive")
 bad("claim-two-bounds", lambda _: check("id", "s", EFFECTS, within=1, at_least=1), V, "within=1", "at_least=1")
 bad("claim-at-least-nan", lambda _: check("id", "s", EFFECTS, at_least=NAN), V, "'id'", "at_least=nan")
-bad("claim-groups-few", lambda _: check("id", "s", EFFECTS, groups=["a"]), V, "'id'", "2 effects", "1 groups")
-bad("claim-group-lacking", lambda _: check("id", "s", EFFECTS, groups={"seed 0": 1}), V, "'id'", "['seed 1']")
 bad("record-twice",
     lambda _: [r := record.Record("01", "tiny"), r.check("id", "s", EFFECTS), r.check("id", "s", EFFECTS)], V, "01",
     "'id'", "unique")
