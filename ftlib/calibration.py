@@ -270,10 +270,8 @@ def pseudo_cross_validation(folds: Iterable[tuple[Array, Array, Array, ClassSpli
             gammas.append(math.nan)
     feasible = [g for g in gammas if not math.isnan(g)]
     if not feasible:
-        raise ValueError(
-            f"none of {len(gammas)} pseudo-splits has a γ that keeps the pre-trained model's pseudo-absent accuracy: "
-            "fine-tune more gently, hold out more images, or use an estimator that needs no retraining"
-        )
+        why = "keeps the pre-trained accuracy on pseudo-absent classes: fine-tune more gently or hold out more images"
+        raise ValueError(f"none of {len(gammas)} pseudo-splits has a γ that {why}")
     return PCV(Gamma(float(np.mean(feasible)), split), tuple(gammas))
 
 
@@ -358,10 +356,8 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
         if getattr(layer, "bias", None) is None and not isinstance(layer, nn.Linear | nn.Conv2d):
             raise ValueError(f"the head is {type(layer).__name__}, which has no bias: expected Linear or 1×1 Conv2d")
         if layer.weight.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the head is {layer.weight.dtype}, which would round γ and change predictions: "
-                "fold into model.float(), or into the checkpoint before it was converted, and serve its head in float32"
-            )
+            why = "which would round γ: fold into model.float(), and serve the head in float32"
+            raise ValueError(f"the head is {layer.weight.dtype}, {why}")
     for layer in layers:
         if layer.bias is None:
             weight = layer.weight

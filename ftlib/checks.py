@@ -86,10 +86,8 @@ def check_finite(matrix: Tensor, name: str, columns: Sequence[int] | None = None
     ):
         if len(where := bad.nonzero()):
             row, column = where[0].tolist()
-            raise ValueError(
-                f"{name} hold {len(where)} {what} in {len(where[:, 0].unique())} of {len(matrix)} rows, the first at "
-                f"row {row}, column {column}: {why}"
-            )
+            many = f"{len(where)} {what} in {len(where[:, 0].unique())} of {len(matrix)} rows"
+            raise ValueError(f"{name} hold {many}, the first at row {row}, column {column}: {why}")
 
 
 def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str) -> Tensor:

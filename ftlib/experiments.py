@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -83,10 +83,8 @@ class Experiment:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
         if not benchmarks.has_source(self.benchmark) and self.pretraining.steps != 0:
-            raise ValueError(
-                f"{self.benchmark} has no source domain to pre-train on, the head is given: expected pretraining with "
-                f"steps=0, not {self.pretraining.steps}, and a checkpoint"
-            )
+            expected = f"expected pretraining with steps=0, not {self.pretraining.steps}, and a checkpoint"
+            raise ValueError(f"{self.benchmark} has no source domain to pre-train on, the head is given: {expected}")
         if self.method in ("pretrain", "pretrained", "adabn"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
         # The key is computed once: what the caller does to a mapping must not reach it.
@@ -132,12 +130,12 @@ class Experiment:
             Neither are they here nor does the store know them.
         """
         found = {}
-        looks = {self.benchmark: _digest_of_images}
+        looks: list[tuple[Any, Callable[[Any], str]]] = [(self.benchmark, _digest_of_images)]
         if self.checkpoint not in ("", "hub"):
-            looks[self.checkpoint] = lambda name: _digest(checkpoints.find(name))
+            looks.append((self.checkpoint, lambda name: _digest(checkpoints.find(name))))
         for name in filter(None, map(self.data.get, benchmarks.LISTS)):
-            looks[name] = lambda name: _digest(benchmarks.list_file(name))
-        for name, look in looks.items():
+            looks.append((name, lambda name: _digest(benchmarks.list_file(name))))
+        for name, look in looks:
             try:
                 digest = look(name)
             except FileNotFoundError as error:

@@ -144,12 +144,8 @@ def mirrored_margins(logits: Array, labels: Array, split: ClassSplit, old_head: 
     gap = rivals(logits, labels, split)
     old = rivals(same_images(old_head, logits), labels, split)
     advantage = old.true - old.seen
-    return Mirrored(
-        np.maximum(gap.true, gap.seen) - gap.absent,
-        gap.true > gap.seen,
-        gap.seen - gap.absent - np.maximum(advantage, 0),
-        advantage > 0,
-    )
+    seen, absent = np.maximum(gap.true, gap.seen) - gap.absent, gap.seen - gap.absent - np.maximum(advantage, 0)
+    return Mirrored(seen, gap.true > gap.seen, absent, advantage > 0)
 
 
 def same_images(other: Array, logits: Array) -> Array:

@@ -215,9 +215,7 @@ def check_head_of(array: Array, name: str, logits: Tensor, split: ClassSplit) ->
     """Other logits, finite, of a head with as many classes; ValueError if not."""
     other = check_matrix(array, name)
     if other.shape[1] != logits.shape[1]:
-        raise ValueError(
-            f"{name} has {other.shape[1]} columns, the logits {logits.shape[1]}: expected the same classes"
-        )
+        raise ValueError(f"{name} has {other.shape[1]} columns, the logits {logits.shape[1]}: expected the same")
     check_finite(other, name, split.classes)
     return other
 

@@ -57,11 +57,8 @@ def fit_temperature(logits: Array, labels: Array, split: ClassSplit) -> float:
     for bound, why in ((-BOUND, "all predictions are right"), (BOUND, "the labels are as good as random")):
         if loss(bound) <= loss(best):
             best = bound
-            warnings.warn(
-                f"the temperature {np.exp(bound):.3g} is the bound of what is searched, as when {why}: "
-                "fit it on held-out images of all classes",
-                stacklevel=2,
-            )
+            text = f"the temperature {np.exp(bound):.3g} is the bound of what is searched, as when {why}"
+            warnings.warn(f"{text}: fit it on held-out images of all classes", stacklevel=2)
     return float(np.exp(best))
 
 

@@ -155,7 +155,5 @@ def _look(key: str, store: Store, pauses: Iterable[float]) -> Path:
         time.sleep(pause)
         if path := store.find(key):
             return path
-    raise SweepError(
-        f"run {key} was computed, but it is not in {store.root}: is that the folder that the workers write to? All "
-        "machines must share it (FTLIB_STORE, here and where the workers are started)"
-    )
+    why = "do the workers write to another folder? All machines must share that of FTLIB_STORE"
+    raise SweepError(f"run {key} was computed, but it is not in {store.root}: {why}")

@@ -7,6 +7,7 @@ palette is Okabe and Ito's, with a wine red of Tol's: made for all kinds of colo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -71,6 +72,12 @@ def histograms(ax: Axes, seen: np.ndarray, absent: np.ndarray, outline: Sequence
         ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
     if len(outline):
         ax.hist(outline, bins, density=True, histtype="step", color="#333333", lw=1.2)
+
+
+def bare(ax: Axes, **how: Any) -> None:
+    """Without ticks and grid, for a picture whose places are all that counts; ``how`` goes to ``ax.set``."""
+    ax.set(xticks=[], yticks=[], **how)
+    ax.grid(visible=False)
 
 
 def rows_down(ax: Axes, names: Iterable[str]) -> None:
