@@ -411,9 +411,9 @@ bad("digits-option", lambda _: load_domain("digits/scan", classes=3), V, "classe
 
 bad("folder-no-root", lambda _: load("folder:a-b"), V, "'a-b'", "ROOT/SOURCE-TARGET")
 bad("folder-empty", lambda _: load("folder:"), V, "''", "ROOT/SOURCE-TARGET")
-bad("folder-gone", lambda _: load("folder:gone/a-b"), V, "'gone'", "FTLIB_DATA")
-bad("folder-data-gone", lambda _: in_folder("FTLIB_DATA", "/no/where", lambda: load("folder:gone/a-b")), V, "'gone'",
-    "/no/where", "FTLIB_DATA")
+bad("folder-gone", lambda _: load("folder:gone/a-b"), FileNotFoundError, "'gone'", "FTLIB_DATA")
+bad("folder-data-gone", lambda _: in_folder("FTLIB_DATA", "/no/where", lambda: load("folder:gone/a-b")),
+    FileNotFoundError, "'gone'", "/no/where", "FTLIB_DATA")
 bad("folder-unknown-domain", lambda h: (tree(h, GOOD), load("folder:photos/a-c")), V, "'a-c'", "SOURCE-TARGET of a, b")
 bad("folder-one-domain", lambda h: (tree(h, GOOD), load("folder:photos/a")), V, "'a'", "SOURCE-TARGET of a, b")
 bad("folder-same", lambda h: (tree(h, GOOD), load("folder:photos/a-a")), V, "'a-a'", "twice")
@@ -462,7 +462,8 @@ bad("glyphs-space", lambda _: load("glyphs/print - neon"), V, "'print - neon'", 
 bad("digits-three", lambda _: load("digits/mnist-scan-mnist"), V, "'mnist-scan-mnist'", "SOURCE-TARGET")
 bad("folder-slash", lambda h: (tree(h, GOOD), load("folder:photos/")), V, "'photos/'", "ROOT/SOURCE-TARGET")
 bad("folder-case", lambda h: (tree(h, GOOD), load("folder:photos/A-b")), V, "'A-b'", "SOURCE-TARGET of a, b")
-bad("folder-pair-as-domain", lambda h: (tree(h, GOOD), load_domain("folder:photos/a-b")), V, "'a-b'", "there are a, b")
+bad("folder-pair-as-domain", lambda h: (tree(h, GOOD), load_domain("folder:photos/a-b")), FileNotFoundError, "'a-b'",
+    "there are a, b")
 bad("folder-ambiguous", lambda h: (tree(h, {"a": 0, "b-c": 0, "a-b": 0, "c": 0}), load("folder:photos/a-b-c")), V,
     "'a-b-c' is ambiguous")
 bad("folder-dangling",
