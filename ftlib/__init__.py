@@ -42,6 +42,7 @@ def _define_missing_torchvision_operators() -> None:
     package behind. With a working torchvision this loads what it would load itself, and declares nothing.
     """
     global _torchvision_schemas
+    from contextlib import suppress
     from importlib.util import find_spec
     from pathlib import Path
 
@@ -53,20 +54,13 @@ def _define_missing_torchvision_operators() -> None:
 
     for folder in spec.submodule_search_locations:
         for binary in (*Path(folder).glob("_C*.so"), *Path(folder).glob("_C*.pyd")):
-            try:
+            with suppress(OSError, ImportError):
                 torch.ops.load_library(str(binary))
-            except (OSError, ImportError):
-                continue
 
-    library = None
-    for operator, signature in {
-        "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    }.items():
-        if not hasattr(torch.ops.torchvision, operator):
-            library = library or torch.library.Library("torchvision", "FRAGMENT")
-            library.define(operator + signature)
-    _torchvision_schemas = library
+    if missing := [name for name in ("nms", "qnms") if not hasattr(torch.ops.torchvision, name)]:
+        _torchvision_schemas = torch.library.Library("torchvision", "FRAGMENT")
+        for name in missing:
+            _torchvision_schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 _define_missing_torchvision_operators()

@@ -20,7 +20,7 @@ from ftlib import files
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 from ftlib.recommend import Calibrated, calibrate
-from ftlib.store import write_atomic
+from ftlib.store import usable, write_atomic
 
 EXAMPLES = """\
 examples:
@@ -140,11 +140,7 @@ def _collected(args: argparse.Namespace, own: Any, checkpoint: Any, names: list[
 
     from ftlib import models
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except Exception as error:  # of torch without CUDA an AssertionError
-        raise ValueError(f"--device {device}: {error}") from error
+    device = usable(args.device)
     images, total = own.image_folder(args.images, checkpoint.model), checkpoint.classes
     every = names or images.classes
     if len(every) != total:

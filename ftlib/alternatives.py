@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 
 from ftlib import models, training
 from ftlib.core import whole
-from ftlib.methods import Result, Task, adapt, judged, keep_back, only, weights
+from ftlib.methods import Result, Task, adapt, finetune, judged, keep_back, only, weights
 from ftlib.training import FitLog
 
 
@@ -162,15 +162,13 @@ def balanced(task: Task, model: nn.Module, *, absent_count: float = 1.0, holdout
     """
     if not 0 < absent_count < math.inf:
         raise ValueError(f"absent_count={absent_count}: expected a number of images above 0")
-    images, held_out = keep_back(task, holdout)
-    counts = images.labels.bincount(minlength=cast(int, model.num_classes)).double()
+    counts = keep_back(task, holdout)[0].labels.bincount(minlength=cast(int, model.num_classes)).double()
     prior = counts.where(counts > 0, absent_count).log().float().to(next(model.parameters()).device)
 
     def loss(logits: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
         return training.loss_of(task.recipe, logits + prior, labels)
 
-    arrays, log = adapt(task, model, images, loss=loss)
-    return arrays | held_out, log
+    return finetune(task, model, holdout=holdout, loss=loss)
 
 
 def _penalised(
@@ -183,9 +181,7 @@ def _penalised(
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         return training.loss_of(task.recipe, logits, labels) + weight * penalty(logits, images)
 
-    images, held_out = keep_back(task, holdout)
-    arrays, log = adapt(task, model, images, loss=loss)
-    return arrays | held_out, log
+    return finetune(task, model, holdout=holdout, loss=loss)
 
 
 def _frozen(model: nn.Module) -> nn.Module:

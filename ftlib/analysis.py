@@ -97,15 +97,10 @@ def contributions(measure: Callable[..., Any], before: Mapping[str, Any], after:
     for size in range(len(names) + 1):
         for new in combinations(names, size):
             value[frozenset(new)] = measure(**(dict(before) | {name: after[name] for name in new}))
-    n = len(names)
-    return {
-        name: sum(
-            math.factorial(len(new)) * math.factorial(n - 1 - len(new)) / math.factorial(n) * (value[new | {name}] - v)
-            for new, v in value.items()
-            if name not in new
-        )
-        for name in names
-    }
+    n, orders = len(names), [math.factorial(k) for k in range(len(names) + 1)]  # of k parts
+    share = [orders[k] * orders[n - 1 - k] / orders[n] for k in range(n)]  # of them in which k come before a part
+    without = {name: [(new, v) for new, v in value.items() if name not in new] for name in names}
+    return {name: sum(share[len(new)] * (value[new | {name}] - v) for new, v in of) for name, of in without.items()}
 
 
 def shift_shares(change: Tensor) -> dict[str, float]:

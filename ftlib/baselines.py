@@ -38,7 +38,6 @@ def oracle(task: Task, model: nn.Module) -> Result:
 
 def masked(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
     """The loss over the logits of S only; the head's absent rows stay as they were, weight decay included."""
-    images, held_out = keep_back(task, holdout)
     device = next(model.parameters()).device
     seen, absent = (torch.tensor(side, device=device) for side in (task.split.seen, task.split.absent))
     classes = cast(int, model.num_classes)
@@ -55,8 +54,7 @@ def masked(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
         for parameter, values in zip(rows, start, strict=True):
             parameter[absent] = values
 
-    arrays, log = adapt(task, model, images, loss=loss, after_step=restore)
-    return arrays | held_out, log
+    return finetune(task, model, holdout=holdout, loss=loss, after_step=restore)
 
 
 def frozen_head(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:

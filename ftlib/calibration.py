@@ -25,17 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.checks import (
-    SEEN_ONLY,
-    Array,
-    as_tensor,
-    check_finite,
-    check_gamma,
-    check_labels,
-    check_logits,
-    check_seen,
-    kind_of,
-)
+from ftlib.checks import SEEN_ONLY, Array, as_tensor, check_gamma, check_labels, check_logits, check_seen, kind_of
 from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals, same_images
 from ftlib.metrics import seen_unseen_curve, split_accuracies
@@ -139,7 +129,6 @@ def absent_share(logits: Array, split: ClassSplit, share: float | None = None) -
     """
     logits = check_logits(logits, split)
     share = len(split.absent) / len(split.classes) if share is None else _share(share, "share", "images")
-    check_finite(logits, "logits", split.classes)
     seen, absent = (logits[:, list(side)].amax(1).double() for side in (split.seen, split.absent))
     return Gamma(float(np.quantile((seen - absent).cpu().numpy(), share)), split)
 
@@ -154,7 +143,6 @@ def estimated_share(logits: Array, split: ClassSplit, gamma: float) -> float:
     those of `absent_share`. The answer is between 0.01 and 0.99.
     """
     logits = check_logits(logits, split)
-    check_finite(logits, "logits", split.classes)
     prior = len(split.absent) / len(split.classes)
     seen, absent = (logits[:, list(side)].double().logsumexp(1) for side in (split.seen, split.absent))
     ratio = (absent + check_gamma(gamma, split.absent) - seen).exp().clamp(max=1e300) * (1 - prior) / prior
@@ -282,10 +270,8 @@ def pseudo_cross_validation(folds: Iterable[tuple[Array, Array, Array, ClassSpli
             gammas.append(math.nan)
     feasible = [g for g in gammas if not math.isnan(g)]
     if not feasible:
-        raise ValueError(
-            f"none of {len(gammas)} pseudo-splits has a γ that keeps the pre-trained model's pseudo-absent accuracy: "
-            "fine-tune more gently, hold out more images, or use an estimator that needs no retraining"
-        )
+        why = "keeps the pre-trained accuracy on pseudo-absent classes: fine-tune more gently or hold out more images"
+        raise ValueError(f"none of {len(gammas)} pseudo-splits has a γ that {why}")
     return PCV(Gamma(float(np.mean(feasible)), split), tuple(gammas))
 
 
@@ -357,8 +343,6 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     >>> fold_gamma(nn.Linear(8, 4, bias=False), 1.5, absent=[1, 3]).bias.tolist()
     [0.0, 1.5, 0.0, 1.5]
     """
-    if not math.isfinite(value := check_gamma(gamma)):
-        raise ValueError(f"γ is {value}: only a finite γ can be folded into a checkpoint")
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}, expected a Module: load a state dict into one first")
     try:
@@ -366,15 +350,14 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     except TypeError as error:
         raise ValueError(f"{error}: γ has no place there") from error
     columns = _columns(absent, len(layers[0].weight))
-    gamma = check_gamma(gamma, columns)
+    if not math.isfinite(gamma := check_gamma(gamma, columns)):
+        raise ValueError(f"γ is {gamma}: only a finite γ can be folded into a checkpoint")
     for layer in layers:
         if getattr(layer, "bias", None) is None and not isinstance(layer, nn.Linear | nn.Conv2d):
             raise ValueError(f"the head is {type(layer).__name__}, which has no bias: expected Linear or 1×1 Conv2d")
         if layer.weight.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the head is {layer.weight.dtype}, which would round γ and change predictions: "
-                "fold into model.float(), or into the checkpoint before it was converted, and serve its head in float32"
-            )
+            why = "which would round γ: fold into model.float(), and serve the head in float32"
+            raise ValueError(f"the head is {layer.weight.dtype}, {why}")
     for layer in layers:
         if layer.bias is None:
             weight = layer.weight

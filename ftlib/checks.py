@@ -16,29 +16,29 @@ Array = Tensor | np.ndarray
 SEEN_ONLY = "the seen classes: an estimator takes fine-tuning training outputs only, since absent-class data would leak"
 
 
-def check_outputs(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
-    """Logits [N, C] and int64 labels [N] in Y as tensors on one device; `check_finite` is left to the caller."""
-    logits = check_logits(logits, split)
+def check_outputs(logits: Array, labels: Array, split: ClassSplit, finite: bool = True) -> tuple[Tensor, Tensor]:
+    """Logits [N, C], as `check_logits` gives them, and int64 labels [N] in Y as tensors on one device."""
+    logits = check_logits(logits, split, finite)
     return logits, check_labels(labels, logits, split.classes, "the split's classes Y = S ∪ U")
 
 
 def check_seen(logits: Array, labels: Array, split: ClassSplit) -> tuple[Tensor, Tensor]:
-    """As `check_outputs`, and finite, of two seen classes or more, without a label of any other."""
+    """As `check_outputs`, of two seen classes or more, without a label of any other."""
     logits, labels = check_outputs(logits, labels, split)
     if len(split.seen) == 1:
         raise ValueError(f"class {split.seen[0]} is the only seen class: γ is found by comparing it with others")
-    check_labels(labels, logits, split.seen, SEEN_ONLY)
-    check_finite(logits, "logits", split.classes)
-    return logits, labels
+    return logits, check_labels(labels, logits, split.seen, SEEN_ONLY)
 
 
-def check_logits(logits: Array, split: ClassSplit) -> Tensor:
-    """Logits [N, C] that have a column for every class of the split."""
+def check_logits(logits: Array, split: ClassSplit, finite: bool = True) -> Tensor:
+    """Logits [N, C] that have a column for every class of the split; of these the numbers are finite, if asked."""
     logits = check_matrix(logits, "logits")
     if not isinstance(split, ClassSplit):
         raise TypeError(f"the split is {split!r}, expected ClassSplit(seen, absent)")
     if (largest := split.classes[-1]) >= logits.shape[1]:
         raise ValueError(f"the split names class {largest}, but the logits have only {logits.shape[1]} columns")
+    if finite:
+        check_finite(logits, "logits", split.classes)
     return logits
 
 
@@ -86,10 +86,8 @@ def check_finite(matrix: Tensor, name: str, columns: Sequence[int] | None = None
     ):
         if len(where := bad.nonzero()):
             row, column = where[0].tolist()
-            raise ValueError(
-                f"{name} hold {len(where)} {what} in {len(where[:, 0].unique())} of {len(matrix)} rows, the first at "
-                f"row {row}, column {column}: {why}"
-            )
+            many = f"{len(where)} {what} in {len(where[:, 0].unique())} of {len(matrix)} rows"
+            raise ValueError(f"{name} hold {many}, the first at row {row}, column {column}: {why}")
 
 
 def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str) -> Tensor:

@@ -31,9 +31,8 @@ def clip_vit_base_patch32(pretrained: bool = False, num_classes: int = 1000, emb
     """
     if pretrained:
         raise ValueError("clip_vit_base_patch32 has no head of its own: make a checkpoint with book/zero_shot.py")
-    model: Any = timm.create_model(
-        TOWER, num_classes=num_classes, **{k: v for k, v in options.items() if v is not None}
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    model: Any = timm.create_model(TOWER, num_classes=num_classes, **given)
     model.fc_norm = nn.Sequential(nn.Linear(model.num_features, embedding, bias=False), Scaled())
     model.head = nn.Linear(embedding, num_classes)
     return model

@@ -115,9 +115,8 @@ class ImageSet:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
             raise ValueError(f"images are {self.images.dtype} {list(self.images.shape)}, expected uint8 [N, 3, H, W]")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels are {self.labels.dtype} {list(self.labels.shape)}, expected int64 [{len(self.images)}]"
-            )
+            kind = f"{self.labels.dtype} {list(self.labels.shape)}"
+            raise ValueError(f"labels are {kind}, expected int64 [{len(self.images)}]")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -242,10 +241,8 @@ def split_images(
         members = np.flatnonzero(labels == label)
         _, group, sizes = np.unique(copies[members], return_inverse=True, return_counts=True)
         if len(sizes) < 2:
-            raise ValueError(
-                f"class {name!r} has {len(members)} image(s), {len(sizes)} of them different: "
-                "it needs two that differ, one to train on and one to test on"
-            )
+            has = f"{len(members)} image(s), {len(sizes)} of them different"
+            raise ValueError(f"class {name!r} has {has}: expected two that differ, one to train on and one to test on")
         order = rng.permutation(len(sizes))
         dealt = np.cumsum(sizes[order])[:-1]  # images dealt so far; the last group always remains for testing
         cut = np.abs(dealt - train_fraction * len(members)).argmin() + 1
@@ -272,13 +269,17 @@ def split_pair(pair: str, domains: Sequence[str]) -> tuple[str, str]:
 # --- files that a reader brings ---------------------------------------------------------------------------------------
 
 
+class NotHere(FileNotFoundError, ValueError):
+    """What was named is not here: a value that one may mend, and a file that another machine may have."""
+
+
 def find_data(name: str | Path) -> Path:
     """A file or folder of the reader's: in ``$FTLIB_DATA``, then in the working directory; "~" is the home folder.
 
     Raises
     ------
-    FileNotFoundError
-        It is in neither.
+    NotHere
+        It is in neither: a FileNotFoundError and a ValueError.
     """
     places = [Path(os.environ["FTLIB_DATA"]).expanduser()] if os.environ.get("FTLIB_DATA") else []
     places.append(Path())
@@ -286,7 +287,7 @@ def find_data(name: str | Path) -> Path:
         if (path := place / Path(name).expanduser()).exists():
             return path
     looked = ", ".join(str(place.resolve()) for place in places)
-    raise FileNotFoundError(f"no {str(name)!r} in {looked}: set FTLIB_DATA to the folder that holds it")
+    raise NotHere(f"no {str(name)!r} in {looked}: set FTLIB_DATA to the folder that holds it")
 
 
 # --- the last layer of a model ----------------------------------------------------------------------------------------

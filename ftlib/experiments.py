@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,27 +27,16 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ftlib import (
-    alternatives,
-    baselines,
-    batches,
-    benchmarks,
-    checkpoints,
-    core,
-    methods,
-    mislabelled,
-    models,
-    sweeps,
-    training,
-)
+from ftlib import alternatives, baselines, batches, benchmarks, checkpoints, core, methods, models, sweeps, training
 from ftlib.methods import Task
+from ftlib.mislabelled import mislabelled
 from ftlib.runs import Run
-from ftlib.store import Store, code_hash, device_name, versions
+from ftlib.store import Store, code_hash, device_name, usable, versions
 from ftlib.training import Recipe
 
 METHODS = {
     "pretrain": methods.pretrain, "pretrained": methods.pretrained, "adabn": methods.adabn,
-    "finetune": methods.finetune, "mislabelled": mislabelled.mislabelled,
+    "finetune": methods.finetune, "mislabelled": mislabelled,
     "oracle": baselines.oracle, "masked": baselines.masked, "frozen_head": baselines.frozen_head,
     "linear_probe": baselines.linear_probe, "wise": baselines.wise, "lolsgd": baselines.lolsgd, "fold": baselines.fold,
     "lwf": alternatives.lwf, "l2sp": alternatives.l2sp, "ldifs": alternatives.ldifs, "lp_ft": alternatives.lp_ft,
@@ -84,16 +73,18 @@ class Experiment:
         for part in fields(self):
             if not isinstance(value := getattr(self, part.name), kinds[str(part.type)]):
                 raise TypeError(f"Experiment.{part.name} is {value!r}, expected {part.type}")
-            if isinstance(value, Mapping) and (odd := [v for v in value.values() if not _is_plain(v)]):
-                raise TypeError(f"Experiment.{part.name} holds {odd[0]!r}: expected plain values, as JSON has them")
+            for entry in value.values() if isinstance(value, Mapping) else ():
+                try:
+                    json.dumps(entry)
+                except (TypeError, ValueError):
+                    plain = "expected plain values, as JSON has them"
+                    raise TypeError(f"Experiment.{part.name} holds {entry!r}: {plain}") from None
         core.whole("seed", self.seed, 0)
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
         if not benchmarks.has_source(self.benchmark) and self.pretraining.steps != 0:
-            raise ValueError(
-                f"{self.benchmark} has no source domain to pre-train on, the head is given: expected pretraining with "
-                f"steps=0, not {self.pretraining.steps}, and a checkpoint"
-            )
+            expected = f"expected pretraining with steps=0, not {self.pretraining.steps}, and a checkpoint"
+            raise ValueError(f"{self.benchmark} has no source domain to pre-train on, the head is given: {expected}")
         if self.method in ("pretrain", "pretrained", "adabn"):  # no other recipe takes part
             object.__setattr__(self, "recipe", self.pretraining)
         # The key is computed once: what the caller does to a mapping must not reach it.
@@ -139,9 +130,12 @@ class Experiment:
             Neither are they here nor does the store know them.
         """
         found = {}
-        names = [(self.benchmark, _digest_of_images), (self.checkpoint, _digest_of_checkpoint)]
-        names += [(name, _digest_of_list) for option in benchmarks.LISTS if (name := self.data.get(option))]
-        for name, look in names:
+        looks: list[tuple[Any, Callable[[Any], str]]] = [(self.benchmark, _digest_of_images)]
+        if self.checkpoint not in ("", "hub"):
+            looks.append((self.checkpoint, lambda name: _digest(checkpoints.find(name))))
+        for name in filter(None, map(self.data.get, benchmarks.LISTS)):
+            looks.append((name, lambda name: _digest(benchmarks.list_file(name))))
+        for name, look in looks:
             try:
                 digest = look(name)
             except FileNotFoundError as error:
@@ -265,24 +259,14 @@ def sweep(  # pyright: ignore[reportInconsistentOverload]  the options are spell
     """
     if isinstance(experiments, Experiment):
         raise TypeError(f"sweep takes a list or a mapping of Experiments: {experiments.method!r} is one, for run")
+    how: dict[str, Any] = {"store": _opened(store), "jobs": jobs, "device": device, "scheduler": scheduler}
     if not isinstance(experiments, Mapping):
-        numbered = dict(enumerate(experiments))
-        return list(sweep(numbered, store=store, jobs=jobs, device=device, scheduler=scheduler).values())
+        return list(sweep(dict(enumerate(experiments)), **how).values())
     if experiments and all(isinstance(of, Mapping) for of in experiments.values()):
-        flat = {(name, key): e for name, of in experiments.items() for key, e in of.items()}
-        runs = sweep(flat, store=store, jobs=jobs, device=device, scheduler=scheduler)
+        runs = sweep({(name, key): e for name, of in experiments.items() for key, e in of.items()}, **how)
         return {name: {key: runs[name, key] for key in of} for name, of in experiments.items()}
-    store = _opened(store)
-    how = {"store": store, "jobs": jobs, "device": device, "scheduler": scheduler}
     paths = sweeps.complete(map(_checked, experiments.values()), run, **how)
     return {name: Run(paths[e.key]) for name, e in experiments.items()}
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        return bool(json.dumps(value))
-    except (TypeError, ValueError):
-        return False
 
 
 def _opened(store: Any) -> Store:
@@ -305,13 +289,7 @@ def _checked(experiment: Any) -> Any:
 
 
 def _compute(experiment: Experiment, store: Store, device: str | None) -> Path:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise ValueError(
-            f"device={device!r} is not here: expected cpu, or cuda or cuda:N where there is a GPU"
-        ) from None
+    device = usable(device)
     start = time.perf_counter()
     task = _task(experiment)  # before the parents: what is wrong with it is not said after hours of pre-training
     loading = time.perf_counter() - start
@@ -369,16 +347,8 @@ def _looked_at(benchmark: str, data: str | None, folder: str, second: int) -> st
     return benchmarks.identity(benchmark)
 
 
-def _digest_of_checkpoint(name: str) -> str:
-    return "" if name in ("", "hub") else _digest(checkpoints.find(name).resolve())
-
-
-def _digest_of_list(name: str) -> str:
-    return _digest(benchmarks.list_file(name).resolve())
-
-
 def _digest(path: Path) -> str:
-    about = path.stat()
+    about = (path := path.resolve()).stat()
     return _digest_of_file(path, about.st_size, about.st_mtime_ns)
 
 

@@ -97,20 +97,17 @@ def _table(path: Path, kind: str, labelled: bool) -> dict[str, Any]:
         more = ", and commas between them" * (kind == ".csv")
         raise ValueError(f"its columns are {told}: expected one called label, and one for each class{more}")
     if wrong := [name for name, times in Counter(names).items() if not name or times > 1]:
-        raise ValueError(
-            f"{repr(wrong[0]) + ' twice' if wrong[0] else 'a column without a name'} is among its columns "
-            f"{told}: expected each class once, and no column of row numbers"
-        )
+        odd = f"{wrong[0]!r} twice" if wrong[0] else "a column without a name"
+        expected = "expected each class once, and no column of row numbers"
+        raise ValueError(f"{odd} is among its columns {told}: {expected}")
     place = names.index("label") if "label" in names else None
     classes = [name for name in names if name != "label"]
     ids = {name: float(number) for number, name in enumerate(classes) if not name.isdigit()}  # a number is an id
     if frame is None:
-        text: dict[str, Any] = {"delimiter": ",", "skiprows": 1, "ndmin": 2, "dtype": np.float32, "encoding": "utf-8"}
-        text |= {"quotechar": '"', "comments": None}
-        if place is not None:
-            text["converters"] = {place: lambda entry: ids[entry] if entry in ids else float(entry)}
+        read: Any = {} if place is None else {place: lambda entry: ids[entry] if entry in ids else float(entry)}
+        how: Any = dict(delimiter=",", skiprows=1, ndmin=2, encoding="utf-8", quotechar='"', comments=None)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a table without rows
-            rows = np.loadtxt(path, **text)
+            rows = np.loadtxt(path, np.float32, converters=read, **how)
     else:
         rows = frame.replace({"label": ids}).to_numpy(np.float32) if place is not None else frame.to_numpy(np.float32)
     if rows.size and rows.shape[1] != len(names):

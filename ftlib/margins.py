@@ -31,7 +31,7 @@ class Best(NamedTuple):
 
 def best_of_sides(logits: Array, labels: Array, split: ClassSplit) -> Best:
     """One pass over the logits; ties on one side go to the lowest class id. Errors as for `split_accuracies`."""
-    logits, labels = check_outputs(logits, labels, split)
+    logits, labels = check_outputs(logits, labels, split, finite=False)  # its sum is taken below
     device, columns = logits.device, list(split.classes)
     all_columns = len(columns) == logits.shape[1]
     absent_column = torch.isin(torch.tensor(columns, device=device), torch.tensor(split.absent, device=device))
@@ -144,12 +144,8 @@ def mirrored_margins(logits: Array, labels: Array, split: ClassSplit, old_head: 
     gap = rivals(logits, labels, split)
     old = rivals(same_images(old_head, logits), labels, split)
     advantage = old.true - old.seen
-    return Mirrored(
-        np.maximum(gap.true, gap.seen) - gap.absent,
-        gap.true > gap.seen,
-        gap.seen - gap.absent - np.maximum(advantage, 0),
-        advantage > 0,
-    )
+    seen, absent = np.maximum(gap.true, gap.seen) - gap.absent, gap.seen - gap.absent - np.maximum(advantage, 0)
+    return Mirrored(seen, gap.true > gap.seen, absent, advantage > 0)
 
 
 def same_images(other: Array, logits: Array) -> Array:

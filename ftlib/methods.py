@@ -56,20 +56,20 @@ def adabn(task: Task, model: nn.Module) -> Result:
     return judged(task, model) | weights(model), None
 
 
-def finetune(task: Task, model: nn.Module, *, holdout: float = 0.0) -> Result:
+def finetune(task: Task, model: nn.Module, *, holdout: float = 0.0, **how: Any) -> Result:
     """Fine-tune all of the classifier on images of seen classes, with cross-entropy over all logits.
 
     A share ``holdout`` of each seen class's images is kept out of training, for choices and estimators that want such.
+    ``how`` goes to `ftlib.training.fit`: other methods are this one with a loss of their own.
     """
     images, held_out = keep_back(task, holdout)
-    arrays, log = adapt(task, model, images)
+    arrays, log = adapt(task, model, images, **how)
     return arrays | held_out, log
 
 
 def only(task: Task, model: nn.Module, parameters: Iterable[nn.Parameter], holdout: float) -> Result:
     """Fine-tune these parameters alone; batch norm's statistics move as the recipe says."""
-    chosen = list(parameters)
-    if not chosen:
+    if not (chosen := list(parameters)):
         raise ValueError(f"{type(model).__name__} has no such weights to train: expected at least one")
     model.requires_grad_(False)
     for p in chosen:

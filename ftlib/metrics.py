@@ -154,25 +154,23 @@ def seen_unseen_curve(logits: Array, labels: Array, split: ClassSplit) -> Curve:
     if not (n_seen and n_absent):
         side = "absent" if n_seen else "seen"
         raise ValueError(f"no sample of the {side} classes: the curve needs test samples of both sides")
-    sides = [best.margin[best.hit & side] for side in (~best.absent, best.absent)]
-    edges, lost, won = merge_steps(*sides)
-    seen_right = len(sides[0]) - lost
-    sy, uy, yy = seen_right / n_seen, won / n_absent, (seen_right + won) / len(best.absent)
-    ausuc = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
-    return Curve(sy, uy, yy, ausuc, edges)
+    falls, rises = (best.margin[best.hit & side] for side in (~best.absent, best.absent))
+    return curve_of(falls, rises, n_seen, n_absent)
 
 
-def merge_steps(falls: np.ndarray, rises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct margins, ascending [K − 1], and how many falls and rises are below each of the K pieces between them."""
-    if len(falls) + len(rises) == 0:
-        return np.zeros(1), np.zeros(2, int), np.zeros(2, int)  # nothing ever changes: two equal ends
+def curve_of(falls: np.ndarray, rises: np.ndarray, n_seen: int, n_absent: int) -> Curve:
+    """The curve of margins at which one of so many seen samples is lost, and of those at which an absent one is won."""
     margins = np.concatenate([np.sort(falls), np.sort(rises)])
     order = margins.argsort(kind="stable")  # of two ascending runs, which costs no more than merging them
     margins = margins[order]
     last = np.flatnonzero(margins[1:] != margins[:-1])  # of each run of equal margins
-    below = np.concatenate([[0], last + 1, [len(margins)]])
+    below = np.concatenate([[0], last + 1, [len(margins)]])  # how many of both are below each piece
     won = np.concatenate([[0], np.cumsum(order >= len(falls))])[below]
-    return margins[below[1:] - 1], below - won, won
+    right = len(falls) - (below - won)
+    sy, uy = right / n_seen, won / n_absent
+    ausuc = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
+    edges = margins[below[1:] - 1] if len(margins) else np.zeros(1)  # nothing ever changes: two equal ends
+    return Curve(sy, uy, (right + won) / (n_seen + n_absent), ausuc, edges)
 
 
 def ncm_logits(train_features: Array, train_labels: Array, features: Array, num_classes: int) -> np.ndarray:

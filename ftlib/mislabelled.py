@@ -20,9 +20,7 @@ def mislabelled(task: Task, model: nn.Module, *, share: float, holdout: float = 
     """
     train, seen = task.domain.train, np.array(task.split.seen)
     if not 0 < share <= 1 or len(seen) < 2:
-        raise ValueError(
-            f"share={share}, {len(seen)} seen classes: expected a share above 0, to 1, of two classes or more"
-        )
+        raise ValueError(f"share={share}, {len(seen)} seen classes: expected a share above 0, to 1, of two or more")
     rng, labels = seeded(task.seed, "mislabelled"), train.labels.numpy().copy()
     mine = np.flatnonzero(np.isin(labels, seen))
     wrong = rng.permutation(mine)[: round(share * len(mine))]

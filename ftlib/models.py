@@ -87,11 +87,9 @@ def build(
         except Exception as error:
             if not pretrained:
                 raise
-            raise RuntimeError(
-                f"the weights of {backbone!r} could not be fetched from the hub ({type(error).__name__}). Download its "
-                "model.safetensors on a machine that can reach the hub, put it into $FTLIB_DATA and pass "
-                "checkpoint='<file>' instead of pretrained=True"
-            ) from error
+            how = "put its model.safetensors into $FTLIB_DATA and pass checkpoint='<file>' instead of pretrained=True"
+            why = f"could not be fetched from the hub ({type(error).__name__})"
+            raise RuntimeError(f"the weights of {backbone!r} {why}: {how}") from error
         _try(model, backbone, options or {})
         for layer in head_layers(model) if head == "cosine" else ():
             model.set_submodule(name_of(model, layer), CosineHead(*reversed(layer.weight.shape[:2])))
@@ -213,11 +211,11 @@ def _batch(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     hooks = [layer.register_forward_pre_hook(lambda of, given: inputs.update({of: given[0]})) for layer in layers]
     try:
         with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-            logits = model(images.to(next(model.parameters())))
+            answer = model(images.to(next(model.parameters())))
     finally:
         for hook in hooks:
             hook.remove()
-    name = type(model).__name__
+    name, logits = type(model).__name__, getattr(answer, "logits", answer)  # transformers' models answer with an object
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(inputs) < len(layers):
         raise ValueError(f"{name} does not answer with the logits [N, C] of its last linear layer")
     features = torch.cat([_pooled(inputs[layer], layer) for layer in layers], dim=1)
@@ -275,10 +273,8 @@ def load(model: nn.Module, checkpoint: str, whole: bool = False) -> None:
     for what, keys in (("lacks", missing), ("does not know", unknown), ("has other shapes for", reshaped)):
         if keys:
             subject = "the architecture" if what == "does not know" else path.name
-            raise ValueError(
-                f"{path.name} does not fit {type(model).__name__}: {subject} {what} {', '.join(keys[:5])} "
-                "(names must be timm's own: others, such as torchvision's, are not translated)"
-            )
+            names = f"{subject} {what} {', '.join(keys[:5])} (names must be timm's own, others are not translated)"
+            raise ValueError(f"{path.name} does not fit {type(model).__name__}: {names}")
     state = {k: v.to(own[k].dtype) for k, v in state.items()}
     if damaged := [k for k, v in state.items() if not v.isfinite().all()]:
         raise ValueError(f"{path.name} holds NaN or infinity in {', '.join(damaged[:5])}: take weights that do not")

@@ -58,7 +58,6 @@ def collect(
     model = model if device is None else model.to(device)
     if isinstance(batches, str | Path):
         batches = DataLoader(image_folder(Path(batches), model), batch_size=32)
-    plain = model if hasattr(model, "get_classifier") else _Logits(model).eval()
     parts = []
     for batch in batches:
         if isinstance(batch, Mapping):
@@ -66,7 +65,7 @@ def collect(
         images, *labels = [batch] if isinstance(batch, Tensor) else batch
         if not parts:
             _check_normalised(images, model)
-        features, logits = models.features_and_logits(plain, images, max(1, len(images)))
+        features, logits = models.features_and_logits(model, images, max(1, len(images)))
         parts.append([features.detach().cpu(), logits.detach().cpu(), *(torch.as_tensor(y).cpu() for y in labels[:1])])
     if not parts:
         raise ValueError("no batch of images came: nothing to collect")
@@ -78,21 +77,8 @@ def _check_normalised(images: Tensor, model: nn.Module) -> None:
     low, high, config = float(images.min()), float(images.max()), getattr(model, "pretrained_cfg", {})
     if low >= 0 and (high > 20 or (high <= 1 and any(config.get("mean", ())))):
         asked = f", by mean {config['mean']} and std {config['std']} of images in [0, 1]" if "mean" in config else ""
-        warnings.warn(
-            f"the first images run from {low:g} to {high:g}: normalise them as in training{asked}", stacklevel=3
-        )
-
-
-class _Logits(nn.Module):
-    """A model that answers with an object, as one that answers with logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        answer = self.model(images)
-        return answer if isinstance(answer, Tensor) else answer.logits
+        text = f"the first images run from {low:g} to {high:g}: normalise them as in training{asked}"
+        warnings.warn(text, stacklevel=3)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -122,10 +108,8 @@ class Checkpoints:
                 raise ValueError(f"{after} has no {key}, the head of {name}: another architecture, or no head")
         without = [bias for place in places if (bias := f"{place}.bias") not in raw]
         if writes and without:
-            raise ValueError(
-                f"{after} has no {without[0]}: γ goes into a bias, and a new one would not load elsewhere; leave out "
-                "--output, and add γ to the logits"
-            )
+            why = "γ goes into a bias, a new one would not load elsewhere; leave out --output, and add γ to the logits"
+            raise ValueError(f"{after} has no {without[0]}: {why}")
         self.biases = [] if without else [str(raw[f"{place}.bias"]) for place in places]
         self.classes = len(state[str(raw[f"{places[0]}.weight"])])
         self.model, self.old = make(self.classes).eval(), make(self.classes).eval()

@@ -128,9 +128,8 @@ class Cluster(Here):
         try:
             from distributed import Client
         except ImportError as error:
-            raise ImportError(
-                f"a sweep on {scheduler} needs Dask: pip install 'dask[distributed]', which is ftlib's extra [cluster]"
-            ) from error
+            extra = "pip install 'dask[distributed]', which is ftlib's extra [cluster]"
+            raise ImportError(f"a sweep on {scheduler} needs Dask: {extra}") from error
         if scheduler.endswith(".json") and not Path(scheduler).exists():
             raise FileNotFoundError(f"no scheduler file {scheduler}: dask scheduler --scheduler-file {scheduler}")
         where: dict[str, Any] = {"scheduler_file" if scheduler.endswith(".json") else "address": scheduler}
@@ -178,9 +177,9 @@ def attempt(
         try:
             own = replace(job)  # its key is not yet computed
             if own.key != key:
+                why = f"the code here is not that of the sweep, or the images are not (key {own.key}, not {key})"
                 raise RuntimeError(
-                    f"the code here is not that of the sweep, or the images are not (key {own.key}, not {key}): "
-                    f"install the same ftlib, here it is {Path(__file__).parent}, and start the process anew"
+                    f"{why}: install the same ftlib as in {Path(__file__).parent}, start the process anew"
                 )
             store = shared(store, mark) if mark else store
             compute(own, store=store, device=device)
@@ -212,10 +211,9 @@ def shared(store: Store, mark: str) -> Store:
     for place in (store, Store()):
         if (place.root / "locks" / Path(mark).name).exists():
             return place
-    raise FileNotFoundError(
-        f"the sweep's store {store.root} is not here, nor at FTLIB_STORE ({os.environ.get('FTLIB_STORE', 'not set')}): "
-        "all machines must share the folder; set FTLIB_STORE where the worker is started"
-    )
+    own = os.environ.get("FTLIB_STORE", "not set")
+    why = "all machines must share the folder; set FTLIB_STORE where the worker is started"
+    raise FileNotFoundError(f"the sweep's store {store.root} is not here, nor at FTLIB_STORE ({own}): {why}")
 
 
 def visible_gpus() -> list[str]:

@@ -6,7 +6,7 @@ ftlib.calibrate(logits, labels, split, old_head)    a `Calibrated`: .gamma .by_e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from ftlib.calibration import Gamma, best_of_mirrored, estimated_share
 from ftlib.checks import Array, check_finite, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit, seeded
 from ftlib.evidence import Accuracy, Evidence, resampled
-from ftlib.metrics import Curve, merge_steps
+from ftlib.metrics import Curve, curve_of
 
 MOST = 20_000  # images that are looked at, drawn at random from more: others would hardly narrow the interval
 ALONE = "take absent_share of ftlib.calibration on unlabelled images, with the share of absent ones among them"
@@ -79,10 +79,8 @@ class Calibrated:
         i = self._images
         if not i.known:
             raise ValueError("the absent side of the curve is unknown: give the old head's logits, or take test images")
-        edges, lost, won = merge_steps(i.seen[i.seen_hit], i.absent[i.absent_hit])
-        sy, uy = (i.seen_hit.sum() - lost) / len(i.label), won / len(i.label)
-        area = float(np.dot(sy[:-1] - sy[1:], uy[:-1] + uy[1:]) / 2)
-        return Curve(sy, uy, (1 - self.share) * sy + self.share * uy, area, edges)
+        curve = curve_of(i.seen[i.seen_hit], i.absent[i.absent_hit], len(i.label), len(i.label))
+        return replace(curve, yy=(1 - self.share) * curve.sy + self.share * curve.uy)
 
 
 def calibrate(
@@ -127,7 +125,6 @@ def calibrate(
     """
     prefer = _preferences(prefer or {}, old_head, unlabelled)
     logits = check_logits(logits, split)
-    check_finite(logits, "logits", split.classes)
     labels = check_labels(labels, logits, split.seen, calibration.SEEN_ONLY)
     if old_head is not None:
         old_head = check_head_of(old_head, "old_head", logits, split)
@@ -218,9 +215,7 @@ def check_head_of(array: Array, name: str, logits: Tensor, split: ClassSplit) ->
     """Other logits, finite, of a head with as many classes; ValueError if not."""
     other = check_matrix(array, name)
     if other.shape[1] != logits.shape[1]:
-        raise ValueError(
-            f"{name} has {other.shape[1]} columns, the logits {logits.shape[1]}: expected the same classes"
-        )
+        raise ValueError(f"{name} has {other.shape[1]} columns, the logits {logits.shape[1]}: expected the same")
     check_finite(other, name, split.classes)
     return other
 

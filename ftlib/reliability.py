@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from ftlib.checks import Array, check_finite, check_outputs
+from ftlib.checks import Array, check_outputs
 from ftlib.core import ClassSplit
 
 BOUND = 5.0  # temperatures from exp(−5) to exp(5) are searched
@@ -57,11 +57,8 @@ def fit_temperature(logits: Array, labels: Array, split: ClassSplit) -> float:
     for bound, why in ((-BOUND, "all predictions are right"), (BOUND, "the labels are as good as random")):
         if loss(bound) <= loss(best):
             best = bound
-            warnings.warn(
-                f"the temperature {np.exp(bound):.3g} is the bound of what is searched, as when {why}: "
-                "fit it on held-out images of all classes",
-                stacklevel=2,
-            )
+            text = f"the temperature {np.exp(bound):.3g} is the bound of what is searched, as when {why}"
+            warnings.warn(f"{text}: fit it on held-out images of all classes", stacklevel=2)
     return float(np.exp(best))
 
 
@@ -76,6 +73,5 @@ def _binned(logits: Array, labels: Array, split: ClassSplit, bins: int) -> tuple
 def _inside(logits: Array, labels: Array, split: ClassSplit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """float64 logits, labels as places among the split's classes, and these classes."""
     logits, labels = check_outputs(logits, labels, split)
-    check_finite(logits, "logits", split.classes)
     columns = torch.tensor(split.classes, device=logits.device)
     return logits.double(), torch.searchsorted(columns, labels), columns

@@ -90,10 +90,9 @@ class Run:
         ValueError for a cosine head, or a run that kept no history: take `ftlib.models.head` of the source's model.
         """
         if self.spec["head"] != "linear" or "weight" not in self.history:
-            raise ValueError(
-                f"{self.spec['method']!r} with a {self.spec['head']} head has no linear head of before in its "
-                "history: use models.head(run(experiment.source).build())"
-            )
+            own = f"{self.spec['method']!r} with a {self.spec['head']} head"
+            why = "has no linear head of before in its history: use models.head(run(experiment.source).build())"
+            raise ValueError(f"{own} {why}")
         logits = features @ self.history["weight"][0].T
         return logits + self.history["bias"][0] if "bias" in self.history else logits
 

@@ -59,11 +59,8 @@ class Store:
             with open(arrays, "rb"), safe_open(arrays, "pt"):
                 return place
         except PermissionError as error:
-            raise PermissionError(
-                error.errno,
-                f"run {key} may not be read ({error.filename}): ask its owner for chmod -R g+rX {self.root}, or point "
-                "FTLIB_STORE elsewhere; it was left as it is",
-            ) from error
+            why = f"run {key} may not be read ({error.filename}): ask its owner for chmod -R g+rX"
+            raise PermissionError(error.errno, f"{why} {self.root}, or point FTLIB_STORE elsewhere") from error
         # Any other OSError, such as too many open files, says nothing about the Run.
         except (FileNotFoundError, NotADirectoryError, ValueError, SafetensorError) as error:
             aside = self.root / "damaged" / f"{key}-{uuid.uuid4().hex[:8]}"
@@ -92,10 +89,8 @@ class Store:
             if not place.exists():
                 os.rename(beside, place)
         except (OSError, SafetensorError) as error:
-            raise OSError(
-                f"run {key} could not be written to {self.root} ({error}): free some space there or point FTLIB_STORE "
-                "elsewhere, and start again; nothing was left half-written and finished runs are kept"
-            ) from error
+            why = f"run {key} could not be written to {self.root} ({error})"
+            raise OSError(f"{why}: free some space or point FTLIB_STORE elsewhere; finished runs are kept") from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return place
@@ -122,11 +117,8 @@ class Store:
                 with tempfile.TemporaryFile(dir=place):
                     pass
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"the run store {self.root} cannot be made or written to ({error.strerror}): point FTLIB_STORE to a "
-                "folder that can",
-            ) from error
+            why = f"the run store {self.root} cannot be made or written to ({error.strerror})"
+            raise OSError(error.errno, f"{why}: point FTLIB_STORE to a folder that can") from error
         return folder
 
     def remember(self, name: str, digest: str) -> None:
@@ -162,11 +154,8 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f"cannot write {path} ({error.strerror or error}): free some space or name another folder; what was "
-            "there before is untouched",
-        ) from error
+        why = f"cannot write {path} ({error.strerror or error}), which is as it was"
+        raise OSError(error.errno, f"{why}: free some space or name another folder") from error
 
 
 # --- what a result depends on and where it came from ------------------------------------------------------------------
@@ -177,10 +166,25 @@ def code_hash(parts: Iterable[ModuleType | Callable[..., Any]]) -> str:
     return "".join(_hash_of(part) for part in dict.fromkeys(parts))
 
 
+@cache  # looking one up takes a millisecond, and every run is asked
 def versions(*packages: str) -> dict[str, str]:
     """Of Python and of those packages that are installed."""
-    found = {package: _version(package) for package in packages}
-    return {"python": platform.python_version()} | {package: version for package, version in found.items() if version}
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def usable(device: str | None) -> str:
+    """The device, by default CUDA if there is a GPU, else the CPU; a ValueError if it is not here."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # the latter of torch without CUDA
+        expected = "expected cpu, or cuda or cuda:N where there is a GPU"
+        raise ValueError(f"device={device!r} is not here: {expected}") from None
+    return device
 
 
 def device_name(device: str) -> str:
@@ -191,14 +195,6 @@ def device_name(device: str) -> str:
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     found = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return found[0] if found else platform.processor() or platform.machine()
-
-
-@cache  # looking it up takes a millisecond, and every run is asked
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @cache  # reading it again would name results of the code in memory after what a file has become since

@@ -36,11 +36,10 @@ class SweepError(RuntimeError):
 def complete(
     wanted: Iterable[pools.Job],
     compute: pools.Compute,
-    *,
-    store: Store | None = None,
-    jobs: int | None = None,
-    device: str | None = None,
-    scheduler: str | None = None,
+    store: Store,
+    jobs: int | None,
+    device: str | None,
+    scheduler: str | None,
 ) -> dict[str, Path]:
     """Each job's folder in the store, under its key; what is missing is computed in parallel.
 
@@ -50,7 +49,6 @@ def complete(
         whole("jobs", jobs, 1)
     if scheduler and jobs:
         raise ValueError(f"jobs={jobs} are processes here, scheduler={scheduler!r} has workers elsewhere: give one")
-    store = store or Store()
     scheduler = scheduler or (None if jobs else os.environ.get("FTLIB_SCHEDULER"))
     by_key = {job.key: job for job in wanted}
     paths = {key: store.find(key) for key in by_key}
@@ -157,7 +155,5 @@ def _look(key: str, store: Store, pauses: Iterable[float]) -> Path:
         time.sleep(pause)
         if path := store.find(key):
             return path
-    raise SweepError(
-        f"run {key} was computed, but it is not in {store.root}: is that the folder that the workers write to? All "
-        "machines must share it (FTLIB_STORE, here and where the workers are started)"
-    )
+    why = "do the workers write to another folder? All machines must share that of FTLIB_STORE"
+    raise SweepError(f"run {key} was computed, but it is not in {store.root}: {why}")

@@ -53,26 +53,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, kind = getattr(self, field.name), field.type
+            name, value, kind = field.name, getattr(self, field.name), field.type
             if kind == "float" and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
+                object.__setattr__(self, name, float(value))
             elif type(value).__name__ not in kind.replace("None", "NoneType").split(" | "):
-                raise TypeError(f"Recipe.{field.name} is {value!r} ({type(value).__name__}), expected {kind}")
-        positive = ("epochs", "batch_size", "lr")
-        others = (
-            "backbone_lr",
-            "momentum",
-            "weight_decay",
-            "warmup",
-            "finish",
-            "padding",
-            "evaluations",
-            "label_smoothing",
-        )
-        for name in positive + others:
-            value, least = getattr(self, name), "above 0" if name in positive else "0 or more"
-            if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
-                raise ValueError(f"Recipe.{name} is {value}, expected {least}")
+                raise TypeError(f"Recipe.{name} is {value!r} ({type(value).__name__}), expected {kind}")
+            above = name in ("epochs", "batch_size", "lr")
+            if kind in ("int", "float") and not (0 < value < math.inf or (value == 0 and not above)):
+                raise ValueError(f"Recipe.{name} is {value}, expected {'above 0' if above else '0 or more'}")
         if self.steps is not None and self.steps < 0:
             raise ValueError(f"Recipe.steps is {self.steps}, expected 0 or more, or None for epochs")
         if self.momentum == 0 and self.optimizer in ("sgd", "nesterov"):
@@ -91,8 +79,7 @@ class Recipe:
         if not isinstance(values, Mapping):
             raise TypeError(f"the recipe is {values!r}, expected a mapping such as {{'lr': 0.1}}")
         names = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(names))
-        if unknown:
+        if unknown := sorted(set(values) - set(names)):
             raise ValueError(f"a recipe has no {', '.join(unknown)}: it has {', '.join(names)}")
         return cls(**values)
 
@@ -159,10 +146,8 @@ def fit(
         The loss, or a weight in the end, is not finite; the message gives step, learning rate and seed.
     """
     if recipe.finish and loss:
-        raise ValueError(
-            f"Recipe.finish is {recipe.finish}, but this method has a loss of its own, and the head is finished by "
-            "the recipe's over all logits: expected 0"
-        )
+        why = "this method has a loss of its own, and the head is finished by the recipe's"
+        raise ValueError(f"Recipe.finish is {recipe.finish}, but {why}: expected 0")
     device = next(model.parameters()).device
     check_labels(model, data)
     data = placed(data, device)
@@ -248,8 +233,7 @@ def reset_statistics(model: nn.Module, data: ImageSet, recipe: Recipe, *, seed: 
         norm.momentum = None  # torch's word for a plain average
         norm.train()
     for index in order.chunk(max(1, len(data) // recipe.batch_size)):
-        for images in centre_crops(model, ImageSet(data.images[index], data.labels[index]), recipe.size, len(index)):
-            model(images)
+        model(next(centre_crops(model, ImageSet(data.images[index], data.labels[index]), recipe.size, len(index))))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
@@ -292,15 +276,10 @@ def check_labels(model: nn.Module, data: ImageSet) -> None:
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's optimizer of that name, fused into one kernel where torch has one, the backbone at its lower rate."""
-    return create_optimizer_v2(
-        model,
-        opt=recipe.optimizer,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        param_group_fn=lambda m: parameter_groups(m, recipe.lr, recipe.backbone_lr),
-        **({"fused": True} if recipe.optimizer in ("sgd", "momentum", "adam", "adamw") else {}),  # pyright: ignore[reportArgumentType]
-    )
+    how: dict[str, Any] = {"fused": True} if recipe.optimizer in ("sgd", "momentum", "adam", "adamw") else {}
+    how |= {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    how["param_group_fn"] = lambda m: parameter_groups(m, recipe.lr, recipe.backbone_lr)
+    return create_optimizer_v2(model, opt=recipe.optimizer, **how)
 
 
 @contextmanager
@@ -343,19 +322,16 @@ def _schedule(progress: float, warmup: float) -> float:
 
 
 def _check_finite(losses: Tensor, lrs: list[float], seed: int) -> None:
-    bad = (~torch.isfinite(losses)).nonzero()
-    if len(bad):
+    if len(bad := (~torch.isfinite(losses)).nonzero()):
         step = int(bad[0])
-        raise FloatingPointError(
-            f"the loss is {float(losses[step])} at step {step} (lr {lrs[step]:.3g}, seed {seed}): "
-            "lower the learning rate or check the images"
-        )
+        raise _diverged(f"the loss is {float(losses[step])} at step {step}", lrs[step], seed)
 
 
 def _check_weights(model: nn.Module, lr: float, step: int, seed: int) -> None:
     """The loss of a step does not tell what the step itself has made of the weights, and after the last nobody asks."""
     if not torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all():
-        raise FloatingPointError(
-            f"weights are not finite after the last step, {step} (lr {lr:.3g}, seed {seed}): lower the learning "
-            "rate or check the images"
-        )
+        raise _diverged(f"weights are not finite after the last step, {step}", lr, seed)
+
+
+def _diverged(what: str, lr: float, seed: int) -> FloatingPointError:
+    return FloatingPointError(f"{what} (lr {lr:.3g}, seed {seed}): lower the learning rate or check the images")

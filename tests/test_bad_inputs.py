@@ -411,9 +411,9 @@ bad("digits-option", lambda _: load_domain("digits/scan", classes=3), V, "classe
 
 bad("folder-no-root", lambda _: load("folder:a-b"), V, "'a-b'", "ROOT/SOURCE-TARGET")
 bad("folder-empty", lambda _: load("folder:"), V, "''", "ROOT/SOURCE-TARGET")
-bad("folder-gone", lambda _: load("folder:gone/a-b"), V, "'gone'", "FTLIB_DATA")
-bad("folder-data-gone", lambda _: in_folder("FTLIB_DATA", "/no/where", lambda: load("folder:gone/a-b")), V, "'gone'",
-    "/no/where", "FTLIB_DATA")
+bad("folder-gone", lambda _: load("folder:gone/a-b"), FileNotFoundError, "'gone'", "FTLIB_DATA")
+bad("folder-data-gone", lambda _: in_folder("FTLIB_DATA", "/no/where", lambda: load("folder:gone/a-b")),
+    FileNotFoundError, "'gone'", "/no/where", "FTLIB_DATA")
 bad("folder-unknown-domain", lambda h: (tree(h, GOOD), load("folder:photos/a-c")), V, "'a-c'", "SOURCE-TARGET of a, b")
 bad("folder-one-domain", lambda h: (tree(h, GOOD), load("folder:photos/a")), V, "'a'", "SOURCE-TARGET of a, b")
 bad("folder-same", lambda h: (tree(h, GOOD), load("folder:photos/a-a")), V, "'a-a'", "twice")
@@ -462,7 +462,8 @@ bad("glyphs-space", lambda _: load("glyphs/print - neon"), V, "'print - neon'", 
 bad("digits-three", lambda _: load("digits/mnist-scan-mnist"), V, "'mnist-scan-mnist'", "SOURCE-TARGET")
 bad("folder-slash", lambda h: (tree(h, GOOD), load("folder:photos/")), V, "'photos/'", "ROOT/SOURCE-TARGET")
 bad("folder-case", lambda h: (tree(h, GOOD), load("folder:photos/A-b")), V, "'A-b'", "SOURCE-TARGET of a, b")
-bad("folder-pair-as-domain", lambda h: (tree(h, GOOD), load_domain("folder:photos/a-b")), V, "'a-b'", "there are a, b")
+bad("folder-pair-as-domain", lambda h: (tree(h, GOOD), load_domain("folder:photos/a-b")), FileNotFoundError, "'a-b'",
+    "there are a, b")
 bad("folder-ambiguous", lambda h: (tree(h, {"a": 0, "b-c": 0, "a-b": 0, "c": 0}), load("folder:photos/a-b-c")), V,
     "'a-b-c' is ambiguous")
 bad("folder-dangling",
@@ -815,8 +816,6 @@ bad("claim-within-0", lambda _: check("id", "s", EFFECTS, within=0), V, "'id'", 
 bad("claim-within-nan", lambda _: check("id", "s", EFFECTS, within=NAN), V, "'id'", "within=nan", "positive")
 bad("claim-two-bounds", lambda _: check("id", "s", EFFECTS, within=1, at_least=1), V, "within=1", "at_least=1")
 bad("claim-at-least-nan", lambda _: check("id", "s", EFFECTS, at_least=NAN), V, "'id'", "at_least=nan")
-bad("claim-groups-few", lambda _: check("id", "s", EFFECTS, groups=["a"]), V, "'id'", "2 effects", "1 groups")
-bad("claim-group-lacking", lambda _: check("id", "s", EFFECTS, groups={"seed 0": 1}), V, "'id'", "['seed 1']")
 bad("record-twice",
     lambda _: [r := record.Record("01", "tiny"), r.check("id", "s", EFFECTS), r.check("id", "s", EFFECTS)], V, "01",
     "'id'", "unique")

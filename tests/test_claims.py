@@ -41,20 +41,12 @@ def test_verdict(effects, bounds, verdict):
     assert check("id", "It holds.", seeds(*effects), **bounds).verdict == verdict
 
 
-def test_effects_of_one_group_are_one_repetition():
-    effects = {"a-b, seed 0": 1.0, "b-a, seed 0": 3.0, "a-b, seed 1": 4.0}
-    groups = {"a-b, seed 0": "seed 0", "b-a, seed 0": "seed 0", "a-b, seed 1": "seed 1"}
-    claim = check("id", "It holds.", effects, groups=groups)
+def test_effects_of_one_seed_are_one_repetition():
+    claim = check("id", "It holds.", {("a-b", 0): 1.0, ("b-a", 0): 3.0, ("a-b", 1): 4.0})
     plain = check("id", "It holds.", {"seed 0": 2.0, "seed 1": 4.0})
     assert (claim.n, claim.mean, claim.low, claim.high) == (2, plain.mean, plain.low, plain.high)
     assert [(e["of"], e["effect"]) for e in claim.effects] == [("seed 0", 2.0), ("seed 1", 4.0)]
     assert claim.effects[0]["parts"] == {"a-b, seed 0": 1.0, "b-a, seed 0": 3.0}
-    assert check("id", "It holds.", effects, groups=["seed 0", "seed 0", "seed 1"]) == claim
-
-
-def test_labels_of_pair_and_seed_are_grouped_by_seed():
-    claim = check("id", "It holds.", {("a-b", 0): 1.0, ("b-a", 0): 3.0, ("a-b", 1): 4.0})
-    assert claim.n == 2 and claim.effects[0]["parts"] == {"a-b, seed 0": 1.0, "b-a, seed 0": 3.0}
 
 
 def test_effects_keep_their_labels_where_no_group_has_two():
@@ -68,8 +60,6 @@ def test_effects_keep_their_labels_where_no_group_has_two():
         ({}, {}, "'id' has no effects"),
         ([("a", 1.0), ("b", 2.0), ("a", 3.0)], {}, r"repeats the labels \['a'\]"),
         ({"a": 1.0, "b": math.nan, "c": math.inf}, {}, r"not finite: \{'b': nan, 'c': inf\}"),
-        ({"a": 1.0}, {"groups": {"b": 0}}, r"no group for \['a'\]"),
-        ({"a": 1.0}, {"groups": [0, 1]}, "1 effects, but 2 groups"),
         ({"a": 1.0}, {"within": 0.1, "at_least": 1.0}, "excludes at_least=1.0"),
         ({"a": 1.0}, {"within": 0.0}, "must be positive"),
     ],

@@ -613,7 +613,7 @@ def test_bad_images_are_one_sentence_and_two(world, tmp_path, capsys):
     assert run(*files, *named, "--images", tmp_path / "few") == 2 and "x.png is no readable" in capsys.readouterr().err
     for device in ("gpu", "cuda:99"):
         assert run(*files, *named, "--images", tmp_path / "few", "--device", device) == 2
-        assert f"--device {device}: " in capsys.readouterr().err
+        assert f"device={device!r} is not here" in capsys.readouterr().err
     for before in ("photos.pth", tmp_path):
         assert run(*files, *named, "--images", tmp_path / "few", "--before", before) == 2
         assert f"no file {before}" in capsys.readouterr().err

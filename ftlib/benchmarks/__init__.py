@@ -33,12 +33,6 @@ from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 from . import decoding, digits, drawing, folder, glyphs, imagenet, iwildcam, officehome, published, vtab
 from .imagenet import LISTS, list_file
 
-__all__ = [
-    "LISTS", "Benchmark", "ClassSplit", "Domain", "ImageSet",
-    "domain_names", "has_source", "identity", "left_out", "list_file", "load", "load_domain", "load_target",
-    "modules_of", "source_of",
-]  # fmt: skip
-
 FAMILIES: dict[str, ModuleType] = {
     "glyphs/": glyphs, "digits/": digits, "folder:": folder, "imagenet:": imagenet,
     "officehome/": officehome, "vtab/": vtab, "iwildcam/": iwildcam,
@@ -198,10 +192,10 @@ def _family(name: str) -> tuple[ModuleType, str]:
     for prefix, family in FAMILIES.items():
         if isinstance(name, str) and name.startswith(prefix):
             return family, name.removeprefix(prefix)
-    raise ValueError(
-        f"unknown benchmark {name!r}: expected glyphs/…, digits/…, officehome/… or folder:ROOT/… with SOURCE-TARGET, "
-        "imagenet:ROOT, vtab/SET or iwildcam/LOCATION"
+    known = (
+        "glyphs/…, digits/…, officehome/…, folder:ROOT/… with SOURCE-TARGET, imagenet:ROOT, vtab/SET, iwildcam/LOCATION"
     )
+    raise ValueError(f"unknown benchmark {name!r}: expected {known}")
 
 
 def _load(family: ModuleType, name: str, seed: int, role: str, options: Mapping[str, Any]) -> Domain:

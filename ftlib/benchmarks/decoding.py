@@ -10,7 +10,7 @@ import json
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -78,7 +78,7 @@ def decoded(listed: Listing, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     images, labels = images[: len(labels)], np.array(labels, np.int64)
     prints = fingerprints(images)
     about = {"labels": labels.tolist(), "left": left, "check": _check(prints, labels)}
-    if _keep({array: partial(np.save, arr=images), kept: _text(about)}):
+    if _keep({array: partial(np.save, arr=images), kept: json.dumps(about).encode()}):
         images = np.load(array, mmap_mode="r")  # what is mapped takes no memory that others need
     return images, labels, prints, listed.left | left
 
@@ -96,7 +96,7 @@ def identity(listed: Listing) -> str:
     digests = joblib.Parallel(n_jobs=-1, prefer="threads")(joblib.delayed(_digest)(listed.folder / p) for p in paths)
     content = sorted(zip(map(nfc, paths), digests, strict=True))
     found = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
-    _keep({kept: _text({"identity": found})})
+    _keep({kept: json.dumps({"identity": found}).encode()})
     return found
 
 
@@ -209,7 +209,7 @@ def _check(prints: np.ndarray, labels: np.ndarray) -> str:
     return hashlib.sha256("".join(prints).encode() + labels.tobytes()).hexdigest()
 
 
-def _keep(contents: dict[Path, Callable[[BinaryIO], object]]) -> bool:
+def _keep(contents: Mapping[Path, bytes | Callable[[BinaryIO], object]]) -> bool:
     """Write files whole or not at all, in this order; say so and go on without them if they cannot be written."""
     for path, write in contents.items():
         try:
@@ -219,7 +219,3 @@ def _keep(contents: dict[Path, Callable[[BinaryIO], object]]) -> bool:
             warnings.warn(f"{why}: images are decoded again each time; point FTLIB_CACHE elsewhere", stacklevel=3)
             return False
     return True
-
-
-def _text(value: object) -> Callable[[BinaryIO], object]:
-    return lambda file: file.write(json.dumps(value).encode())

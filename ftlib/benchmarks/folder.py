@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ftlib import core
-from ftlib.core import Domain, ImageSet, find_data, seeded, split_images, whole
+from ftlib.core import Domain, ImageSet, NotHere, find_data, seeded, split_images, whole
 
 from .decoding import SIZE, LeftOut, Listing, decoded, nfc, tell
 
@@ -37,10 +37,7 @@ def load_domain(
     ValueError
         No such root or domain; a class without images, or without enough different ones to fill both sides.
     """
-    try:
-        listed = listing(name)
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from None
+    listed = listing(name)
     images, labels, prints, left = decoded(listed, whole("size", size, 1))
     said = tell(listed, left)
     if empty := [c for i, c in enumerate(listed.class_names) if i not in set(labels.tolist())]:
@@ -56,9 +53,9 @@ def split_pair(pair: str) -> tuple[str, str]:
     name = pair.rpartition("/")[2]
     try:
         known = tuple(domains(_root(pair)))
-    except FileNotFoundError as error:
+    except NotHere:
         if name.count("-") != 1:
-            raise ValueError(str(error)) from None
+            raise
         known = tuple(nfc(name).split("-"))  # no need to see the images: a run store may be read where they are not
     parts = core.split_pair(nfc(name), known)
     prefix = pair.removesuffix(name)
@@ -67,19 +64,14 @@ def split_pair(pair: str) -> tuple[str, str]:
 
 def check_pair(source: str, target: str) -> None:
     """That two domains have the same classes; a ValueError names what either lacks."""
-    try:
-        sides = {name: set(listing(name).class_names) for name in (source, target)}
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from None
-    lacks = [
-        (a, sorted(sides[b] - sides[a]), b) for a, b in ((source, target), (target, source)) if sides[b] - sides[a]
-    ]
-    if lacks:
+    sides = {name: set(listing(name).class_names) for name in (source, target)}
+    ways = (source, target), (target, source)
+    if lacks := [(a, sorted(sides[b] - sides[a]), b) for a, b in ways if sides[b] - sides[a]]:
         raise ValueError("; ".join(f"{a} has no class {', '.join(names)}, which {b} has" for a, names, b in lacks))
 
 
 def listings(name: str) -> tuple[Listing, ...]:
-    """The domains of ROOT/NAME: itself, or both of a pair. FileNotFoundError if there is no such root."""
+    """The domains of ROOT/NAME: itself, or both of a pair. NotHere if there is no such root."""
     own_name = nfc(name.rpartition("/")[2])
     alone = own_name in domains(_root(name)) or "-" not in own_name
     return tuple(listing(part) for part in ((name,) if alone else split_pair(name)))
@@ -95,11 +87,11 @@ def domains(root: Path) -> dict[str, Path]:
 
 
 def listing(name: str) -> Listing:
-    """The files of ROOT/DOMAIN with their classes; FileNotFoundError if there is no such root or domain."""
+    """The files of ROOT/DOMAIN with their classes; NotHere if there is no such root or domain."""
     root, own_name = _root(name), nfc(name.rpartition("/")[2])
     there = domains(root)
     if own_name not in there:
-        raise FileNotFoundError(f"no domain {own_name!r} in {root}: there are {', '.join(there) or 'none'}")
+        raise NotHere(f"no domain {own_name!r} in {root}: there are {', '.join(there) or 'none'}")
     found = listing_of(there[own_name])
     return found._replace(left=found.left | _beside(root))
 
@@ -122,9 +114,8 @@ def listing_of(folder: Path) -> Listing:
         depth += 1
     if len(tops) < 2 or layers == tops or len(layers - flat) > 1:
         seen = ", ".join(sorted(tops)) or "no folders with images"
-        raise ValueError(
-            f"{folder} holds {seen}: expected classes, <class>/<image> or {{train,val,test}}/<class>/<image>"
-        )
+        expected = "classes, <class>/<image> or {train,val,test}/<class>/<image>"
+        raise ValueError(f"{folder} holds {seen}: expected {expected}")
 
     class_names = tuple(sorted({nfc(top) for top in tops}))
     label_of = {name: label for label, name in enumerate(class_names)}

@@ -47,10 +47,7 @@ def load_domain(
         No such root or list; a folder that is none of ImageNet's classes; a class without enough different images for
         both sides; a list whose lines are odd, or that names images which ROOT has not.
     """
-    try:
-        found = listing(name)
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from None
+    found = listing(name)
     images, labels, prints, left = decoding.decoded(found, whole("size", size, 1))
     said = decoding.tell(found, left)
     if train_list or test_list:
@@ -74,15 +71,13 @@ def listings(name: str) -> tuple[decoding.Listing, ...]:
 
 
 def listing(name: str) -> decoding.Listing:
-    """The files of ROOT; FileNotFoundError if it is not here, ValueError if a folder is none of ImageNet's classes."""
+    """The files of ROOT; NotHere if it is not here, ValueError if a folder is none of ImageNet's classes."""
     if not name:
         raise ValueError("'imagenet:' names no folder: expected imagenet:ROOT, with the images in ROOT/<wnid>/")
     found = folder.listing_of(folder.unpacked(name, "<wnid>/<image>"))
     if unknown := [wnid for wnid in found.class_names if wnid not in _columns()]:
-        raise ValueError(
-            f"{found.folder} holds {decoding.some(unknown)}, which ImageNet's 1,000 classes do not have: expected "
-            "folders named by wnid, such as n01440764"
-        )
+        why = "none of ImageNet's 1,000 classes: expected folders named by wnid, such as n01440764"
+        raise ValueError(f"{found.folder} holds {decoding.some(unknown)}, {why}")
     return found
 
 
@@ -107,38 +102,28 @@ def _published(found: decoding.Listing, left: decoding.LeftOut, *names: str) -> 
     bad = {path for paths in left.values() for path in paths}
     files = [(path, label) for path, label, *_ in found.files if path not in bad]
     position = {path: i for i, (path, _) in enumerate(files)}
-    sides, shown = [], []
+    sides = []
     for name in names:
-        try:
-            rows = published.read_list(list_file(name))
-        except FileNotFoundError as error:
-            raise ValueError(str(error)) from None
         side, missing = [], []
-        for number, path, column in rows:
+        for number, path, column in published.read_list(list_file(name)):
             parts = PurePosixPath(path).parts
             tails = ("/".join(parts[i:]) for i in range(len(parts)))
-            at = next((position[tail] for tail in tails if tail in position), None)
-            if at is None:
+            if (at := next((position[tail] for tail in tails if tail in position), None)) is None:
                 missing.append(path)
-                continue
-            if (own := _columns()[wnid := found.class_names[files[at][1]]]) != column:
-                raise ValueError(
-                    f"{name}, line {number}: column {column} for {wnid}, which is column {own} of ImageNet"
-                )
-            side.append(at)
+            elif (own := _columns()[wnid := found.class_names[files[at][1]]]) != column:
+                why = f"column {column} for {wnid}, which is column {own} of ImageNet"
+                raise ValueError(f"{name}, line {number}: {why}")
+            else:
+                side.append(at)
         if missing:
-            raise ValueError(
-                f"{name} names {len(missing)} image(s) that {found.folder} lacks: {decoding.some(missing)}"
-            )
-        if len(set(side)) < max(len(side), 1):
-            raise ValueError(f"{name} names {'an image twice' if side else 'no image'}: expected every image once")
-        sides.append(np.sort(np.array(side)))
-        shown.append({files[at][1] for at in side})
-    if both := set(sides[0]) & set(sides[1]):
-        raise ValueError(
-            f"{files[min(both)][0]} is in {names[0]} and in {names[1]}: expected lists that share no image"
-        )
-    if alone := shown[0] ^ shown[1]:
-        lone = decoding.some([found.class_names[label] for label in sorted(alone)])
+            lacks = f"{found.folder} lacks: {decoding.some(missing)}"
+            raise ValueError(f"{name} names {len(missing)} image(s) that {lacks}")
+        sides.append(np.sort(np.array(side, int)))
+    every, times = np.unique(np.concatenate(sides), return_counts=True)
+    if twice := [files[at][0] for at in every[times > 1]]:
+        raise ValueError(f"{decoding.some(twice)} is twice in {names[0]} and {names[1]}: expected every image once")
+    shown = [{files[at][1] for at in side} for side in sides]
+    if (alone := shown[0] ^ shown[1]) or not len(every):
+        lone = decoding.some([found.class_names[label] for label in sorted(alone)]) or "any class"
         raise ValueError(f"only one of {names[0]} and {names[1]} has images of {lone}: every class needs both")
     return tuple(sides)

@@ -58,7 +58,7 @@ def load_domain(
         Unknown location, or one of the source's; the folder is not here, or lacks images; without ``subset``, another
         number of images in the table than was published.
     """
-    return published.domain(lambda: find(name, seed, per_class, train_fraction, subset), size, subset)
+    return published.domain(find(name, seed, per_class, train_fraction, subset), size, subset)
 
 
 def split_pair(pair: str) -> tuple[str, str]:
@@ -71,7 +71,7 @@ def split_pair(pair: str) -> tuple[str, str]:
 def find(
     name: str, seed: int = 0, per_class: int | None = None, train_fraction: float = 0.7, subset: bool = True
 ) -> published.Found:
-    """The images of the source or of a location; FileNotFoundError if they are not here."""
+    """The images of the source or of a location; NotHere if they are not here."""
     table, rng = published.place("iwildcam_v2.0/metadata.csv", GET), seeded(seed, "iwildcam", name, "split")
     rows = _read(table, table.stat().st_mtime_ns)
     if len(rows) != IMAGES and not subset:
@@ -103,10 +103,8 @@ def _target(name: str, rows: list[Row]) -> list[Row]:
     ranked = sorted(by, key=lambda location: (-len({row.label for row in by[location]}), location))
     name = dict(zip((f"top-{rank}" for rank in range(1, len(by) + 1)), ranked, strict=True)).get(name, name)
     if name not in by:
-        raise ValueError(
-            f"iWildCam has no target {name!r}: expected a location_remapped whose split is val or test, such as "
-            f"{', '.join(ranked[:3])}, or top-1 to top-{len(by)}"
-        )
+        expected = f"a location_remapped of val or test, such as {', '.join(ranked[:3])}, or top-1 to top-{len(by)}"
+        raise ValueError(f"iWildCam has no target {name!r}: expected {expected}")
     return by[name]
 
 

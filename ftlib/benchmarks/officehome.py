@@ -46,7 +46,7 @@ def load_domain(
         Unknown domain; the folder or a list is not here; a list that is not the authors', or names images that are not
         here; without ``subset``, another number of images than was published.
     """
-    return published.domain(lambda: find(name), size, subset)
+    return published.domain(find(name), size, subset)
 
 
 def split_pair(pair: str) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def split(target: object, seed: int, seen: int | Sequence[int] | None, source: s
 
 
 def find(name: str) -> published.Found:
-    """A domain's images and lists; FileNotFoundError if they are not here."""
+    """A domain's images and lists; NotHere if they are not here."""
     if name not in IMAGES:
         raise ValueError(f"unknown Office-Home domain {name!r}: there are {', '.join(IMAGES)}")
     try:
@@ -76,9 +76,8 @@ def find(name: str) -> published.Found:
         for number, image, label in published.read_list(path):
             *_, own, file = ["", *image.split("/")]
             if CLASSES[label : label + 1] != (own,):
-                raise ValueError(
-                    f"{path.name}, line {number}: {image} has id {label}, not in the authors' order. {GET}"
-                )
+                where = f"{path.name}, line {number}"
+                raise ValueError(f"{where}: {image} has id {label}, not in the authors' order. {GET}")
             rows.append((f"{own}/{file}", label))
     found = published.gather(root, CLASSES, sides, GET)
     return found._replace(lists=lists, published=IMAGES[name])

@@ -6,14 +6,14 @@ refused, unless the option ``subset`` says that a part of it is meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ftlib.core import ClassSplit, Domain, ImageSet, class_ids, find_data, split_classes, whole
+from ftlib.core import ClassSplit, Domain, ImageSet, NotHere, class_ids, find_data, split_classes, whole
 
 from . import decoding
 
@@ -31,11 +31,11 @@ class Found(NamedTuple):
 
 
 def place(name: str, get: str) -> Path:
-    """Where a file or folder of a set lies; FileNotFoundError says where it was looked for, and how to get it."""
+    """Where a file or folder of a set lies; NotHere says where it was looked for, and how to get it."""
     try:
         return find_data(name)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}. {get}") from None
+    except NotHere as error:
+        raise NotHere(f"{error}. {get}") from None
 
 
 def read_list(path: Path) -> list[tuple[int, str, int]]:
@@ -79,18 +79,13 @@ def gather(root: Path, class_names: Sequence[str], sides: Sequence[Iterable[tupl
     return Found(decoding.Listing(root, tuple(class_names), files, {FEW: few} if few else {}), train, (), 0, get)
 
 
-def domain(find: Callable[[], Found], size: int, subset: bool) -> Domain:
-    """The images that ``find`` finds, decoded once and kept; a ValueError if there are not as many as published."""
-    try:
-        listing, is_train, _, published, get = find()
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from None
+def domain(found: Found, size: int, subset: bool) -> Domain:
+    """The images that were found, decoded once and kept; a ValueError if there are not as many as published."""
+    listing, is_train, _, published, get = found
     number = len(listing.files) + len(listing.left.get(FEW, ()))
     if published not in (0, number) and not subset:
-        raise ValueError(
-            f"{listing.folder} has {number:,} images of {published:,} that were published: fetch it again, or say with "
-            f"the option subset=True that a part of it is meant. {get}"
-        )
+        has = f"{number:,} images of {published:,} that were published"
+        raise ValueError(f"{listing.folder} has {has}: fetch it again, or say subset=True of a part of it. {get}")
     images, labels, _, left = decoding.decoded(listing, whole("size", size, 1))
     decoding.tell(listing, left)
     bad = {path for paths in left.values() for path in paths}

@@ -20,15 +20,9 @@ CLASSIFIER = clip  # whose architecture timm must know before a run is built
 GET = "vtab-1k.tar.gz, each of its sets under its own licence, is linked from github.com/OSU-MLB/MLB-VTAB"
 TRAIN = 1000
 SETS = {  # classes, test images
-    "caltech101": (102, 6084),
-    "cifar": (100, 10000),
-    "dtd": (47, 1880),
-    "eurosat": (10, 5400),
-    "oxford_flowers102": (102, 6149),
-    "oxford_iiit_pet": (37, 3669),
-    "resisc45": (45, 6300),
-    "sun397": (397, 21750),
-}
+    "caltech101": (102, 6084), "cifar": (100, 10000), "dtd": (47, 1880), "eurosat": (10, 5400),
+    "oxford_flowers102": (102, 6149), "oxford_iiit_pet": (37, 3669), "resisc45": (45, 6300), "sun397": (397, 21750),
+}  # fmt: skip
 
 
 def load_domain(
@@ -42,7 +36,7 @@ def load_domain(
         Unknown set; the folder or a list is not here; a list with a class that the set has not, or with images that
         are not here; without ``subset``, another number of images than was published.
     """
-    return published.domain(lambda: find(name), size, subset)
+    return published.domain(find(name), size, subset)
 
 
 def class_names(name: str) -> tuple[str, ...]:
@@ -58,7 +52,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 def find(name: str) -> published.Found:
-    """A set's images and lists; FileNotFoundError if they are not here."""
+    """A set's images and lists; NotHere if they are not here."""
     names = class_names(name)
     lists = [published.place(f"vtab-1k/{name}/{side}.txt", GET) for side in ("train800val200", "test")]
     sides = [[row[1:] for row in published.read_list(path)] for path in lists]

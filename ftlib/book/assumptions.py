@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from ftlib.calibration import (
     absent_share,
@@ -20,11 +20,7 @@ from ftlib.calibration import (
 from ftlib.core import ClassSplit, Outputs
 from ftlib.margins import mirrored_margins
 from ftlib.metrics import seen_unseen_curve
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ftlib.runs import Run
+from ftlib.runs import Run
 
 
 def in_mixes(run: Run, old_head: nn.Module, shares: Sequence[float]) -> dict[tuple[float, str], float]:
@@ -35,7 +31,7 @@ def in_mixes(run: Run, old_head: nn.Module, shares: Sequence[float]) -> dict[tup
     ``unaware`` takes it for |U| / |Y|.
     """
     seen, split, curve = run.seen_train, run.split, seen_unseen_curve(run.test.logits, run.test.labels, run.split)
-    margins = mirrored_margins(seen.logits, seen.labels, split, old_head(seen.features).detach())
+    margins = mirrored_margins(seen.logits, seen.labels, split, old_head(seen.features))
     labels = seen.labels.numpy()
     gammas = {
         "no γ": 0.0,
@@ -75,7 +71,7 @@ def misfit(run: Run, old_head: nn.Module) -> dict[str, float]:
     that each class counts the same, as `mirrored` does.
     """
     seen, split, curve = run.seen_train, run.split, seen_unseen_curve(run.test.logits, run.test.labels, run.split)
-    m = mirrored_margins(seen.logits, seen.labels, split, old_head(seen.features).detach())
+    m = mirrored_margins(seen.logits, seen.labels, split, old_head(seen.features))
     weight = 1 / np.bincount(seen.labels.numpy())[seen.labels.numpy()] / len(split.seen)
     share = float(torch.isin(run.test.labels, torch.tensor(split.absent)).double().mean())
     gammas = np.unique(np.concatenate([curve.gamma[np.isfinite(curve.gamma)], m.seen, m.absent]))

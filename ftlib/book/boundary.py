@@ -6,27 +6,23 @@ Accuracies are fractions, gains are points.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from torch import nn
 
-from ftlib.book.choices import best_elsewhere
+from ftlib.book.choices import best_elsewhere, curve_and_ncm
 from ftlib.book.estimates import Estimate
 from ftlib.calibration import Gamma, margin_quantile, mirrored, recommended
 from ftlib.core import ClassSplit, Outputs
-from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ftlib.runs import Run
+from ftlib.runs import Run
 
 
 def recommended_gamma(seen: Outputs, split: ClassSplit, old_head: nn.Module) -> Gamma:
     """γ by the estimator that `ftlib.calibration.recommended` names, from the fine-tuning images alone."""
     if recommended(split) == "margin_quantile":
         return margin_quantile(seen.logits, seen.labels, split)
-    return mirrored(seen.logits, seen.labels, split, old_head(seen.features).detach())
+    return mirrored(seen.logits, seen.labels, split, old_head(seen.features))
 
 
 def gains(run: Run, references: Mapping[str, Run], old_head: nn.Module) -> dict[tuple[str, str], float]:
@@ -58,9 +54,6 @@ def extremes(gain: pd.Series) -> pd.Series:
 
 
 def _state(run: Run, split: ClassSplit, gamma: float) -> dict[str, float]:
-    train, test = run.train, run.test
-    means = ncm_logits(train.features, train.labels, test.features, test.logits.shape[1])
-    curve = seen_unseen_curve(test.logits, test.labels, split)
+    curve, ncm = curve_and_ncm(run, split)
     point = curve.at(gamma)
-    ncm = split_accuracies(means, test.labels, split).uy
-    return {"ncm": ncm, "area": curve.ausuc, "yy": point.yy, "uy": point.uy}
+    return {"ncm": ncm.uy, "area": curve.ausuc, "yy": point.yy, "uy": point.uy}

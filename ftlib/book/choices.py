@@ -17,7 +17,7 @@ All are pure functions of a run's arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,8 @@ from torch import Tensor
 from ftlib.analysis import cosines
 from ftlib.calibration import average_logit_gap, competitor_gap, mirrored
 from ftlib.core import ClassSplit, Outputs, whole
-from ftlib.metrics import ncm_logits, seen_unseen_curve, split_accuracies
-
-if TYPE_CHECKING:
-    from ftlib.runs import Run
+from ftlib.metrics import Accuracies, Curve, ncm_logits, seen_unseen_curve, split_accuracies
+from ftlib.runs import Run
 
 
 def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None = None) -> dict[str, float]:
@@ -41,10 +39,8 @@ def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None =
     These need ``old_head``, the logits that the pre-trained head gives to ``run.seen_train.features``. ``split`` stands
     for the run's own: a pre-trained model may be compared with any fine-tuning that starts from it.
     """
-    test, train, split = run.test, run.train, split or run.split
-    curve = seen_unseen_curve(test.logits, test.labels, split)
-    ncm = ncm_logits(train.features, train.labels, test.features, test.logits.shape[1])
-    features = split_accuracies(ncm, test.labels, split)
+    split = split or run.split
+    curve, features = curve_and_ncm(run, split)
     gamma, plain = curve.best_gamma(), curve.at(0.0)
     oracle = curve.at(gamma)
     values = {"ausuc": curve.ausuc, "gamma": gamma, "ncm_sy": features.sy, "ncm_uy": features.uy}
@@ -58,6 +54,13 @@ def measure(run: Run, old_head: Tensor | None = None, split: ClassSplit | None =
         }
         values |= {f"{name}_yy": curve.at(estimate).yy for name, estimate in estimates.items()}
     return values
+
+
+def curve_and_ncm(run: Run, split: ClassSplit) -> tuple[Curve, Accuracies]:
+    """The exact curve of a run's test outputs, and the accuracies of the nearest means of its training features."""
+    test, train = run.test, run.train
+    ncm = ncm_logits(train.features, train.labels, test.features, test.logits.shape[1])
+    return seen_unseen_curve(test.logits, test.labels, split), split_accuracies(ncm, test.labels, split)
 
 
 def best_elsewhere(table: pd.DataFrame, names: Sequence[str], shown: pd.DataFrame | None = None) -> pd.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -94,7 +94,6 @@ def check(
     at_least: float = 0.0,
     within: float | None = None,
     unit: str = "points",
-    groups: Mapping[str, Any] | Sequence[Any] | None = None,
     judged: bool = True,
 ) -> Claim:
     """Judge a statement by its measured effects: mean, 95 % Student-t interval over repetitions, verdict.
@@ -109,15 +108,13 @@ def check(
     ----------
     effects : mapping or pairs of label and effect
         In ``unit``; "points" are points of accuracy, so fractions times 100. A label (pair, seed) is written
-        "print-neon, seed 0", and if all labels are such, the seeds are the groups unless others are given.
+        "print-neon, seed 0". If all labels are such, the effects of a seed, which share a pre-trained model and are not
+        independent, are averaged first, and the interval runs over the n seeds: else it would be too narrow.
     at_least : float
         "replicates" if the whole interval is above, "contradicts" if it is wholly below. A negative bound asks for
         non-inferiority: −1 says "no worse than by 1".
     within : float, optional
         Equivalence instead: "replicates" if the interval is inside ±within, "contradicts" if wholly outside.
-    groups : mapping from label to group, or a group for each effect, optional
-        Effects that share a pre-trained model (one seed) are not independent: taken one by one they would make the
-        interval too narrow. Effects of a group are averaged first and the interval runs over the n groups.
     judged : bool
         False gives the verdict "reported", which one repetition alone has anyway: effects that cannot be negative,
         such as those of the best γ, prove nothing.
@@ -125,16 +122,16 @@ def check(
     Raises
     ------
     ValueError
-        No effects, a repeated label, an effect that is not finite, a label without a group, or bounds that clash.
+        No effects, a repeated label, an effect that is not finite, or bounds that clash.
     """
-    pairs: Any = effects
+    rows: Any = effects
     try:
-        pairs = list(effects.items() if isinstance(effects, Mapping) else effects)
-        if groups is None and pairs and all(isinstance(label, tuple) for label, _ in pairs):
-            groups = [f"seed {seed}" for (_, seed), _ in pairs]
-        pairs = [("{}, seed {}".format(*k) if isinstance(k, tuple) else str(k), float(v)) for k, v in pairs]
+        rows = list(effects.items() if isinstance(effects, Mapping) else effects)
+        by_seed = all(isinstance(label, tuple) for label, _ in rows)
+        pairs = [("{}, seed {}".format(*k) if isinstance(k, tuple) else str(k), float(v)) for k, v in rows]
+        groups = [f"seed {label[1]}" for label, _ in rows] if by_seed else [label for label, _ in pairs]
     except (TypeError, ValueError, IndexError):
-        raise ValueError(f"claim {id!r} has effects {pairs}: expected a number under each label") from None
+        raise ValueError(f"claim {id!r} has effects {rows}: expected a number under each label") from None
     labels = [label for label, _ in pairs]
     if not pairs:
         raise ValueError(f"claim {id!r} has no effects: give one for each repetition")
@@ -147,7 +144,12 @@ def check(
     if within is not None and (at_least != 0 or not within > 0):
         raise ValueError(f"claim {id!r}: within={within} must be positive and excludes at_least={at_least}")
 
-    repetitions = _repetitions(id, pairs, groups)
+    parts: dict[str, dict[str, float]] = {}
+    for group, (label, value) in zip(groups, pairs, strict=True):
+        parts.setdefault(group, {})[label] = value
+    repetitions: list[dict[str, Any]] = [{"effect": value, "of": label} for label, value in pairs]
+    if len(parts) < len(pairs):
+        repetitions = [{"effect": sum(p.values()) / len(p), "of": group, "parts": p} for group, p in parts.items()]
     sample = [r["effect"] for r in repetitions]
     e = estimate(sample)
     verdict = "reported"
@@ -166,24 +168,6 @@ def _verdict(e: Estimate, at_least: float, within: float | None) -> str:
     if e.high < at_least if within is None else e.low > within or e.high < -within:
         return "contradicts"
     return "inconclusive"
-
-
-def _repetitions(id: str, pairs: list[tuple[str, float]], groups: Any) -> list[dict[str, Any]]:
-    if groups is None:
-        return [{"effect": value, "of": label} for label, value in pairs]
-    if not isinstance(groups, Mapping):
-        groups = list(groups)
-        if len(groups) != len(pairs):
-            raise ValueError(f"claim {id!r} has {len(pairs)} effects, but {len(groups)} groups")
-        groups = dict(zip((label for label, _ in pairs), groups, strict=True))
-    if missing := [label for label, _ in pairs if label not in groups]:
-        raise ValueError(f"claim {id!r}: no group for {missing}")
-    parts: dict[str, dict[str, float]] = {}
-    for label, value in pairs:
-        parts.setdefault(str(groups[label]), {})[label] = value
-    if len(parts) == len(pairs):
-        return [{"effect": value, "of": label} for label, value in pairs]
-    return [{"effect": sum(p.values()) / len(p), "of": group, "parts": p} for group, p in parts.items()]
 
 
 def p_value(claim: Claim) -> float:

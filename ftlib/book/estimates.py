@@ -117,9 +117,8 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         rule = [":--", *["--:"] * (len(self.header) - 1)]
-        lines = (
-            [unbroken(tidy(str(cell))).replace("|", "\\|") for cell in row] for row in (self.header, rule, *self.rows)
-        )
+        rows = (self.header, rule, *self.rows)
+        lines = ([unbroken(tidy(str(cell))).replace("|", "\\|") for cell in row] for row in rows)
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

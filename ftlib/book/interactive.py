@@ -60,33 +60,14 @@ def gamma_slider(curve: Curve, marks: Mapping[str, float]) -> go.Figure:
         ]
     )  # fmt: skip
     percents = {"range": [-0.06, 1.04], "tickformat": ".0%", "gridcolor": "rgba(128,128,128,.25)"}
+    points = {gamma: curve.at(gamma) for gamma in stops}
+    moves = [(number(gamma), {"x": [[p.sy]], "y": [[p.uy]]}, readout(gamma)) for gamma, p in points.items()]
+    _add_slider(figure, moves, start, trace=2, size=15, pad=45, name="γ, added to the logits of the absent classes")
     figure.update_layout(
-        title={"text": readout(stops[start]), "font": {"size": 15}, "x": 0.02},
-        sliders=[
-            {
-                "name": "γ, added to the logits of the absent classes",
-                "active": start,
-                "currentvalue": {"visible": False},
-                "pad": {"t": 45},
-                "steps": [
-                    {
-                        "label": number(gamma),
-                        "method": "update",
-                        "args": [{"x": [[p.sy]], "y": [[p.uy]]}, {"title.text": readout(gamma)}, [2]],
-                    }
-                    for gamma, p in ((gamma, curve.at(gamma)) for gamma in stops)
-                ],
-            }
-        ],
-        xaxis={"title": "seen accuracy", **percents},
-        yaxis={"title": "absent accuracy", **percents},
-        font={"color": GREY},
-        paper_bgcolor="white",  # on dark pages a light card, as all figures are
-        plot_bgcolor="rgba(0,0,0,0)",
-        showlegend=False,
-        height=480,
-        margin={"l": 60, "r": 20, "t": 60, "b": 40},
-    )
+        xaxis={"title": "seen accuracy", **percents}, yaxis={"title": "absent accuracy", **percents},
+        paper_bgcolor="white", plot_bgcolor="rgba(0,0,0,0)",  # on dark pages a light card, as all figures are
+        height=480, margin={"l": 60, "r": 20, "t": 60, "b": 40},
+    )  # fmt: skip
     return figure
 
 
@@ -112,13 +93,8 @@ def offline(figure: go.Figure, name: str, label: str = "") -> HTML:
     start = control.active or 0
     bare = go.Figure(figure).update_layout(title=None, height=layout.height - 80, margin={"t": 10})
     bare.layout.sliders = ()  # pyright: ignore[reportAttributeAccessIssue]  an update would leave the old one in place
-    picture = bare.to_html(
-        full_html=False,
-        include_plotlyjs="../_static/plotly.min.js",
-        include_mathjax=False,
-        div_id=name,
-        config={"displayModeBar": False, "responsive": True},
-    )
+    how: Any = {"full_html": False, "include_mathjax": False, "config": {"displayModeBar": False, "responsive": True}}
+    picture = bare.to_html(include_plotlyjs="../_static/plotly.min.js", div_id=name, **how)
     said = re.sub(r"<[^>]+>", " ", stops[start][1])
     return HTML(
         f'<div class="moving" style="background:#fff;color:#333;padding:.6rem;border-radius:4px">'
@@ -157,7 +133,7 @@ def region_slider(
     """
     if not frames or not 0 <= start < len(frames):
         raise ValueError(f"start {start} of {len(frames)} frames: expected one of at least one frame")
-    shown, readout = list(frames.values())[start]
+    shown, _ = list(frames.values())[start]
     x, y = (np.linspace(*ends, 2 * n + 1)[1::2] for ends, n in ((box[:2], shown.shape[1]), (box[2:], shown.shape[0])))
     steps = [edge for c, tint in enumerate(TINTS) for edge in ([c / 4, tint], [(c + 1) / 4, tint])]
     plane = go.Heatmap(
@@ -176,17 +152,25 @@ def region_slider(
             x=float(own[:, 0].mean()), y=float(own[:, 1].mean()), text=f"<b>{'ABCD'[c]}</b>", showarrow=False,
             font={"color": INK, "size": 13}, bgcolor="white", bordercolor=colour, borderpad=2,
         )  # fmt: skip
-    stops = [
-        {"label": label, "method": "update", "args": [{"z": [cells.tolist()]}, {"title.text": text}, [0]]}
-        for label, (cells, text) in frames.items()
-    ]
+    moves = [(label, {"z": [cells.tolist()]}, text) for label, (cells, text) in frames.items()]
+    _add_slider(figure, moves, start, trace=0, size=14, pad=15)
     hidden = {"visible": False, "fixedrange": True}
     figure.update_layout(
-        title={"text": readout, "font": {"size": 14}, "x": 0.02},
-        sliders=[{"active": start, "currentvalue": {"visible": False}, "pad": {"t": 15}, "steps": stops}],
         xaxis={**hidden, "range": box[:2], "constrain": "domain"},
         yaxis={**hidden, "range": box[2:], "scaleanchor": "x", "constrain": "domain"},
-        font={"color": GREY}, paper_bgcolor="white", plot_bgcolor="white",
-        showlegend=False, height=500, margin={"l": 10, "r": 10, "t": 70, "b": 20},
+        paper_bgcolor="white", plot_bgcolor="white", height=500, margin={"l": 10, "r": 10, "t": 70, "b": 20},
     )  # fmt: skip
     return figure
+
+
+def _add_slider(
+    figure: go.Figure, moves: Sequence[tuple[str, dict, str]], start: int, trace: int, size: int, pad: int, **named: str
+) -> None:
+    """A slider of moves, each a label, what changes of one trace, and the readout, which is the figure's title."""
+    stops = [
+        {"label": label, "method": "update", "args": [changes, {"title.text": text}, [trace]]}
+        for label, changes, text in moves
+    ]
+    slider = {"active": start, "currentvalue": {"visible": False}, "pad": {"t": pad}, "steps": stops}
+    title = {"text": moves[start][2], "font": {"size": size}, "x": 0.02}
+    figure.update_layout(title=title, sliders=[slider | named], font={"color": GREY}, showlegend=False)

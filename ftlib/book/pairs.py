@@ -124,11 +124,8 @@ def effects_of(chapters: Mapping[str, Mapping[str, Any]], id: str) -> dict[str, 
 def head_and_features(chapters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Estimate]]:
     """Pair to the change of the accuracy (a fraction) on absent classes by the trained head and by class means."""
     lost, gained = (effects_of(chapters, id) for id in ("absent-drop", "ncm-absent-gain"))
-    return {
-        pair: {HEAD: estimate(-lost[pair] / 100), FEATURES: estimate(gained[pair] / 100)}
-        for pair in lost
-        if pair in gained
-    }
+    both = [pair for pair in lost if pair in gained]
+    return {pair: {HEAD: estimate(-lost[pair] / 100), FEATURES: estimate(gained[pair] / 100)} for pair in both}
 
 
 def over_pairs(of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:

@@ -61,10 +61,9 @@ class Record:
         }
         text = json.dumps(_plain(content, "record"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         if _state(self.path) not in (self.found, None):
+            why = "while this one was under way and is kept: execute it again by itself, or with another profile than"
             raise FileExistsError(
-                f"{self.path} was written by another run of chapter {self.chapter} while this one was under way and is "
-                f"kept: execute the chapter again by itself, or with another profile than {self.profile!r}; what was "
-                "trained is in the store"
+                f"{self.path} was written by another run of chapter {self.chapter} {why} {self.profile!r}"
             )
         write_atomic(self.path, text.encode() + b"\n")
         self.found = _state(self.path)

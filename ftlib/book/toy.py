@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -46,12 +46,10 @@ class World:
     shared: float = 1.0  # the part of the shift that the absent classes go along with, in [-1, 1]
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not math.isfinite(value := getattr(self, field.name)):
-                raise ValueError(f"{field.name} is {value}, expected a finite number")
-        for name in ("width", "height", "noise", "shift"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"{name} is {value}, expected a length of 0 or more")
+        for name, value in asdict(self).items():
+            if not math.isfinite(value) or (value < 0 and name in ("width", "height", "noise", "shift")):
+                expected = "a finite number" if name in ("direction", "shared") else "a finite length of 0 or more"
+                raise ValueError(f"{name} is {value}, expected {expected}")
         if not -1 <= self.shared <= 1:
             raise ValueError(f"shared is {self.shared}, expected -1 (the opposite way) to 1 (alike)")
 
@@ -104,7 +102,9 @@ def make(world: World, seeds: Iterable[int], per_class: int = 50) -> Data:
     seeds = _check_seeds(seeds)
     if per_class < 2:
         raise ValueError(f"per_class is {per_class}: a class needs at least two points in each part")
-    noise = torch.stack([torch.randn(4, 4, per_class, 2, generator=_generator(seed)) for seed in seeds])
+    noise = torch.stack(
+        [torch.randn(4, 4, per_class, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
     centres = [world.centres(domain)[:, None] for domain in ("source", "source", "target", "target")]
     parts = [(centre + world.noise * noise[:, i]).flatten(1, 2) for i, centre in enumerate(centres)]
     return Data._make([*parts, torch.arange(4).repeat_interleave(per_class)])
@@ -132,7 +132,7 @@ def init(seeds: Iterable[int], hidden: int = 16) -> Nets:
         raise ValueError(f"hidden is {hidden}: a network needs at least one hidden unit")
     parts = []
     for seed in _check_seeds(seeds):
-        g = _generator(seed + 2**32)  # other numbers than the points' noise
+        g = torch.Generator().manual_seed(seed + 2**32)  # other numbers than the points' noise
         shapes = ((2, hidden), 1.0), ((1, hidden), 0.5), ((hidden, 4), math.sqrt(2 / hidden)), ((1, 4), 0.0)
         parts.append([scale * torch.randn(shape, generator=g) for shape, scale in shapes])
     return Nets(*(torch.stack(part) for part in zip(*parts, strict=True)))
@@ -217,7 +217,3 @@ def _check_seeds(seeds: Iterable[int]) -> list[int]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds {seeds}: expected at least one, each once")
     return seeds
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -10,22 +10,19 @@ Tables are indexed by (setup, pair, seed), with a sign a column.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from ftlib.analysis import lead
 from ftlib.book.boundary import recommended_gamma
 from ftlib.book.estimates import number
 from ftlib.core import Outputs
 from ftlib.margins import mirrored_margins
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from ftlib.runs import Run
+from ftlib.runs import Run
 
 # Under each sign whether it warns below its threshold, and why there: what theory says, whatever the runs say.
 SIGNS = {
@@ -61,7 +58,7 @@ def signs(run: Run, free: Mapping[str, Run], old_head: nn.Module) -> dict[str, f
     now, then = (Outputs(*(part[held] for part in of.test)) for of in (run, free["pre-trained"]))
     leads = {name: lead(of.test.logits[held], now.labels, split.seen) for name, of in free.items()}
     own, best = leads["pre-trained"], max(float((of > 0).mean()) for of in leads.values())
-    m = mirrored_margins(now.logits, now.labels, split, old_head(now.features).detach())
+    m = mirrored_margins(now.logits, now.labels, split, old_head(now.features))
     old = float(m.absent_hit.mean())
     return {
         "old head": old,

@@ -6,7 +6,7 @@ A world is a set of images with its backbone and its protocol: a folder of resul
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,14 @@ from ftlib.book.record import UNPUBLISHED, load_results
 
 # As pages name and order them; a world that is not here follows under the name of its profile.
 NAMES = {
-    "cpu": "drawn characters",
-    "digits": "digits",
-    "chars74k": "Chars74K",
-    "office31": "Office-31",
-    "tinyimagenet": "Tiny-ImageNet",
-    "officehome": "Office-Home",
-    "imagenet_r": "ImageNet-R",
-    "imagenet_sketch": "ImageNet-Sketch",
-    "vtab": "VTAB",
-    "iwildcam": "iWildCam",
-    "photographs": "your photographs",
-    "study": "drawn characters, twelve pairs",
-    "gpu": "drawn characters, GPU",
-}
+    "cpu": "drawn characters", "digits": "digits", "chars74k": "Chars74K", "office31": "Office-31",
+    "tinyimagenet": "Tiny-ImageNet", "officehome": "Office-Home", "imagenet_r": "ImageNet-R",
+    "imagenet_sketch": "ImageNet-Sketch", "vtab": "VTAB", "iwildcam": "iWildCam", "photographs": "your photographs",
+    "study": "drawn characters, twelve pairs", "gpu": "drawn characters, GPU",
+}  # fmt: skip
 WORDS = {
-    "replicates": "holds",
-    "contradicts": "contradicted",
-    "inconclusive": "cannot tell",
-    "reported": "not judged",
-}
+    "replicates": "holds", "contradicts": "contradicted", "inconclusive": "cannot tell", "reported": "not judged",
+}  # fmt: skip
 NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
@@ -79,18 +67,16 @@ def answer(found: Mapping[str, Claim], holds: str, fails: str, every: Iterable[s
 
     ``holds`` and ``fails`` are clauses such as "the features improve"; ``every`` are the worlds of the page.
     """
-    by = {verdict: [world for world, claim in found.items() if claim.verdict == verdict] for verdict in WORDS}
-    told = {
-        verdict: f"{clause} in {listing(by[verdict], every)}"
-        for verdict, clause in (("replicates", holds), ("contradicts", fails))
-        if by[verdict]
-    }
-    unsure = listing(by["inconclusive"], every)
-    if unsure:
-        told["inconclusive"] = f"{'' if told else f'whether {holds}, '}in {unsure} these repetitions cannot tell"
-    if by["reported"]:
-        told["reported"] = f"{'' if told else f'whether {holds} '}is not judged in {listing(by['reported'], every)}"
-    sentence = "; ".join(told.values())
+    by: dict[str, list[str]] = {}
+    for world, claim in found.items():
+        by.setdefault(claim.verdict, []).append(world)
+    where = {verdict: listing(worlds, every) for verdict, worlds in by.items()}
+    told = [f"{clause} in {where[v]}" for v, clause in (("replicates", holds), ("contradicts", fails)) if v in by]
+    if "inconclusive" in by:
+        told.append(f"{'' if told else f'whether {holds}, '}in {where['inconclusive']} these repetitions cannot tell")
+    if "reported" in by:
+        told.append(f"{'' if told else f'whether {holds} '}is not judged in {where['reported']}")
+    sentence = "; ".join(told)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
@@ -127,19 +113,19 @@ def panel(found: Mapping[str, Claim], every: Iterable[str]) -> str:
     def at(x: float) -> str:
         return f"{4 + 92 * (x - low) / span:.1f}%"
 
-    rules = "".join(
-        f'<line class="bound" x1="{at(b)}" x2="{at(b)}" y1="0" y2="100%"/>' for b in sorted({*bounds} - {0.0})
-    )
-    rules = f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="0" y2="100%"/>{rules}'
+    def rule(kind: str, x: float) -> str:
+        return f'<line class="{kind}" x1="{at(x)}" x2="{at(x)}" y1="0" y2="100%"/>'
+
+    rules = rule("zero", 0) + "".join(rule("bound", b) for b in sorted({*bounds} - {0.0}))
     rows = []
     for world in every:
-        mark, value, verdict = "", "not measured", "missing"
+        mark, value, verdict, title = "", "not measured", "missing", ""
         if claim := found.get(world):
             if claim.n > 1:
                 mark = f'<line class="interval" x1="{at(claim.low)}" x2="{at(claim.high)}" y1="50%" y2="50%"/>'
             mark += f'<circle cx="{at(claim.mean)}" cy="50%" r="5"/>'
             value, verdict = f"{claim.written(claim.mean, '+')} <small>n = {claim.n}</small>", claim.verdict
-        title = f' title="{escape(f"{world}: {spoken(claim)}")}"' if claim else ""
+            title = f' title="{escape(f"{world}: {spoken(claim)}")}"'
         rows.append(
             f'<div class="world {verdict}"{title}><span class="name">{escape(world)}</span>'
             f'<svg height="22" aria-hidden="true">{rules}{mark}</svg><span class="value">{value}</span></div>'
@@ -175,24 +161,19 @@ def matrix(
     ``fold`` a chapter's rows are a table of their own, behind its title and its number of verdicts of each kind.
     """
     worlds = list(dict.fromkeys(w for claims in chapters.values() for found in claims.values() for w in found))
-    rows, tables = [], []
+    parts = []
     for (chapter, title), claims in chapters.items():
         own = [row_of(id, found, worlds, f"{chapter}.html#{id}") for id, found in claims.items()]
-        place = f'id="{anchor}-{chapter[:2]}"'
+        place, title = f'id="{anchor}-{chapter[:2]}"', escape(title)
         if fold:
             verdicts = [claim.verdict for found in claims.values() for claim in found.values()]
             counts = {verdict: verdicts.count(verdict) for verdict in SYMBOLS if verdict in verdicts}
             chips = " ".join(f'<span class="chip {v}">{SYMBOLS[v]} {count}</span>' for v, count in counts.items())
-            tables.append(
-                f"<details {place}><summary>{escape(title)} {chips}</summary>{_matrix(worlds, own)}</details>"
-            )
+            parts.append(f"<details {place}><summary>{title} {chips}</summary>{_matrix(worlds, own)}</details>")
         else:
-            link = f'<a href="{chapter}.html">{escape(title)}</a>'
-            rows.append(
-                f'<tr {place} class="chapter"><th colspan="{len(worlds) + 1}" scope="rowgroup">{link}</th></tr>'
-            )
-            rows += own
-    return f'<div class="folds">{"".join(tables)}</div>' if fold else _matrix(worlds, rows)
+            head = f'<th colspan="{len(worlds) + 1}" scope="rowgroup"><a href="{chapter}.html">{title}</a></th>'
+            parts += [f'<tr {place} class="chapter">{head}</tr>', *own]
+    return f'<div class="folds">{"".join(parts)}</div>' if fold else _matrix(worlds, parts)
 
 
 def rows_with_records(found: Mapping[str, Mapping[str, Claim]], own: str) -> str:
@@ -206,24 +187,19 @@ def rows_with_records(found: Mapping[str, Mapping[str, Claim]], own: str) -> str
     return _matrix(worlds, rows)
 
 
-def row_of(id: str, found: Mapping[str, Claim], worlds: Iterable[str], href: str = "", numbers: bool = False) -> str:
+def row_of(id: str, found: Mapping[str, Claim], worlds: Sequence[str], href: str = "", numbers: bool = False) -> str:
     """HTML: a claim's row, its statement (a link if there is an ``href``) and a chip for each world."""
-
-    def mark(claim: Claim) -> str:
-        return f"{SYMBOLS[claim.verdict]} {claim.written(claim.mean, '+')}" if numbers else SYMBOLS[claim.verdict]
-
-    chips = "".join(
-        f'<td data-world="{escape(world)}"><span class="chip {claim.verdict}" tabindex="0" role="img" '
-        f'title="{escape(spoken(claim))}" aria-label="{escape(f"{world}: {spoken(claim)}")}">'
-        f"{mark(claim)}</span></td>"
-        if (claim := found.get(world))
-        else '<td class="missing"></td>'
-        for world in worlds
-    )
+    chips = ['<td class="missing"></td>'] * len(worlds)
+    for place, claim in ((place, found[world]) for place, world in enumerate(worlds) if world in found):
+        told, mark = spoken(claim), SYMBOLS[claim.verdict] + numbers * f" {claim.written(claim.mean, '+')}"
+        chips[place] = (
+            f'<td data-world="{escape(worlds[place])}"><span class="chip {claim.verdict}" tabindex="0" role="img" '
+            f'title="{escape(told)}" aria-label="{escape(f"{worlds[place]}: {told}")}">{mark}</span></td>'
+        )
     first = next(iter(found.values()))
     statement = f'<a href="{href}">{escape(first.statement)}</a>' if href else escape(first.statement)
     statement += f" <small>({escape(first.unit)})</small>" if numbers else ""
-    return f'<tr id="{id}"><th scope="row">{statement}</th>{chips}</tr>'
+    return f'<tr id="{id}"><th scope="row">{statement}</th>{"".join(chips)}</tr>'
 
 
 def _matrix(worlds: Iterable[str], rows: Iterable[str]) -> str:

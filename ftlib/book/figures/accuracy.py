@@ -21,9 +21,8 @@ def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None)
     """
     ax = ax or plt.subplots(figsize=(WIDTH, 0.55 * len(rows) + 0.9))[1]
     for y, (before, after, *control) in enumerate(rows.values()):
-        ax.annotate(
-            "", (100 * after.mean, y), (100 * before.mean, y), arrowprops={"arrowstyle": "->", "color": "#999999"}
-        )
+        arrow = {"arrowstyle": "->", "color": "#999999"}
+        ax.annotate("", (100 * after.mean, y), (100 * before.mean, y), arrowprops=arrow)
         for name, e in zip(("pre-trained", "fine-tuned", "AdaBN"), (before, after, *control), strict=False):
             interval(ax, e, y, COLOURS[name], "D" if name == "AdaBN" else "o", size=7)
             if y == 0:

@@ -7,8 +7,8 @@ palette is Okabe and Ito's, with a wine red of Tol's: made for all kinds of colo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,17 +18,9 @@ from ftlib.book.estimates import Estimate
 from ftlib.book.figures.panels import tell_panels
 
 COLOURS = {
-    "seen": "#0072B2",
-    "absent": "#D55E00",
-    "pre-trained": "#6E6E6E",
-    "fine-tuned": "#009E73",
-    "AdaBN": "#999933",
-    "ALG": "#CC79A7",
-    "PCV": "#E69F00",
-    "mirrored": "#882255",
-    "γ*": "#111111",
-    "LOLSGD": "#56B4E9",
-}
+    "seen": "#0072B2", "absent": "#D55E00", "pre-trained": "#6E6E6E", "fine-tuned": "#009E73", "AdaBN": "#999933",
+    "ALG": "#CC79A7", "PCV": "#E69F00", "mirrored": "#882255", "γ*": "#111111", "LOLSGD": "#56B4E9",
+}  # fmt: skip
 VERDICTS = {"replicates": "#009E73", "inconclusive": "#6E6E6E", "contradicts": "#D55E00", "reported": "#0072B2"}
 MARKERS = "osD^vP"
 WIDTH = 7.0  # inches, that of a page's text
@@ -36,27 +28,7 @@ WIDTH = 7.0  # inches, that of a page's text
 
 def use_style() -> None:
     """Set the design for every figure that follows. Call it once, at the top of a chapter."""
-    mpl.rcParams.update(
-        {
-            "figure.dpi": 150,
-            "figure.figsize": (WIDTH, 3.4),
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 10.5,
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": "#555555",
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": "#E6E6E6",
-            "grid.linewidth": 0.8,
-            "xtick.color": "#333333",
-            "ytick.color": "#333333",
-            "lines.linewidth": 1.8,
-            "legend.frameon": False,
-        }
-    )
+    plt.style.use("ftlib.book.figures.page")
     tell_panels()
 
 
@@ -100,6 +72,12 @@ def histograms(ax: Axes, seen: np.ndarray, absent: np.ndarray, outline: Sequence
         ax.hist(values, bins, density=True, color=COLOURS[side], alpha=0.55)
     if len(outline):
         ax.hist(outline, bins, density=True, histtype="step", color="#333333", lw=1.2)
+
+
+def bare(ax: Axes, **how: Any) -> None:
+    """Without ticks and grid, for a picture whose places are all that counts; ``how`` goes to ``ax.set``."""
+    ax.set(xticks=[], yticks=[], **how)
+    ax.grid(visible=False)
 
 
 def rows_down(ax: Axes, names: Iterable[str]) -> None:

@@ -35,8 +35,7 @@ def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
             if c in shown:
                 _thumbnail(ax, images, c, x, row, "seen" if c in split.seen else "absent")
             else:
-                frame = Rectangle((x, row), 0.9, 0.9, fill=False, ls=":", ec=COLOURS["absent"])
-                ax.add_patch(frame)
+                ax.add_patch(Rectangle((x, row), 0.9, 0.9, fill=False, ls=":", ec=COLOURS["absent"]))
                 ax.text(x + 0.45, row + 0.45, "absent", ha="center", va="center", fontsize=6.5, color=COLOURS["absent"])
     for side, x in (("seen", offsets[0]), ("absent", offsets[len(seen)])):
         name = "fine-tuning classes S" if side == "seen" else "absent classes U"

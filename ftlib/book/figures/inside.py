@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.estimates import Estimate, estimate, number
 
-from .design import COLOURS, WIDTH, interval, label_ends, rows_down
+from .design import COLOURS, WIDTH, bare, interval, label_ends, rows_down
 
 
 def trajectories(
@@ -57,8 +57,7 @@ def update_matrix(similar: np.ndarray, split: ClassSplit, ax: Axes | None = None
                 ax.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame)
     for line in (ax.axhline, ax.axvline):
         line(n - 0.5, color="#333333", lw=1)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
+    bare(ax)
     return ax
 
 
@@ -93,8 +92,7 @@ def movement(before: np.ndarray, after: np.ndarray, side: str, goal: np.ndarray,
     ax.plot(*before.T, "o", ms=3, color=COLOURS["pre-trained"])
     ax.plot(*after.T, ".", ms=1, color=COLOURS[side])
     ax.plot(*goal.T, "x", ms=4, color="#333333", mew=0.9)
-    ax.set(aspect="equal", xticks=[], yticks=[])
-    ax.grid(visible=False)
+    bare(ax, aspect="equal")
     return ax
 
 
@@ -105,8 +103,7 @@ def sides(points: np.ndarray, is_seen: np.ndarray, ax: Axes | None = None) -> Ax
         ax.plot(*points[rows].T, ".", ms=3.5, color=COLOURS[side], alpha=0.7, mec="none")
     for x, side in ((0.0, "seen"), (0.18, "absent")):
         ax.text(x, 1.01, side, color=COLOURS[side], transform=ax.transAxes, ha="left", va="bottom", fontsize=9)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
+    bare(ax)
     return ax
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.estimates import estimate, number
 
-from .design import COLOURS, WIDTH
+from .design import COLOURS, WIDTH, bare
 
 CLASS_COLOURS = (COLOURS["seen"], "#4FA3D1", COLOURS["absent"], "#EE9A5A")  # A and B are seen, C and D absent
 TINTS = tuple(to_hex((0.67 + 0.33 * r, 0.67 + 0.33 * g, 0.67 + 0.33 * b)) for r, g, b in map(to_rgb, CLASS_COLOURS))
@@ -54,8 +54,7 @@ def regions(
             arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.3, "shrinkA": 0, "shrinkB": 9}
             ax.annotate("", own.mean(0), moved_from[c], arrowprops=arrow, zorder=5)
         _letter(ax, c, own.mean(0))
-    ax.set(xlim=box[:2], ylim=box[2:], xticks=[], yticks=[], aspect="equal")
-    ax.grid(visible=False)
+    bare(ax, xlim=box[:2], ylim=box[2:], aspect="equal")
     return ax
 
 
@@ -78,8 +77,7 @@ def feature_arrows(
         start, end = (points[labels == c].mean(0) for points in (old, new))
         ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 2, "shrinkA": 0, "shrinkB": 0})
         _letter(ax, c, start, 12 * (start - end) / max(np.linalg.norm(end - start), 1e-12))
-    ax.set(xlabel="first principal direction of the features", ylabel="second", xticks=[], yticks=[], aspect="equal")
-    ax.grid(visible=False)
+    bare(ax, xlabel="first principal direction of the features", ylabel="second", aspect="equal")
     return ax
 
 

@@ -15,7 +15,7 @@ from ftlib.benchmarks import ClassSplit
 from ftlib.book.choices import best_cell
 from ftlib.book.estimates import Estimate
 
-from .design import COLOURS, colour_of, drawable, interval, rows_down, small_multiples
+from .design import COLOURS, bare, colour_of, drawable, interval, rows_down, small_multiples
 
 FAILED = "#DDDDDD"
 
@@ -143,8 +143,7 @@ def class_map(points: np.ndarray, split: ClassSplit, names: Sequence[str], ax: A
             how = {"color": COLOURS[side], "weight": weight, "fontsize": 9, "parse_math": False}
             ax.text(x, y, names[c], ha="center", va="center", **how)
     ax.margins(0.08)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
+    bare(ax)
     return ax
 
 

@@ -27,11 +27,10 @@ def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = No
     for row, kind, begin, end in bars:
         ax.barh(rows.index(row), end - begin, left=begin, height=0.62, **{"edgecolor": "white", "lw": 1} | kinds[kind])
     place = 0.0
-    for kind in kinds:
-        if any(kind == used for _, used, *_ in bars):
-            colour = kinds[kind].get("edgecolor") or kinds[kind]["color"]
-            ax.text(place, 1.02, f"■ {kind}", transform=ax.transAxes, color=colour, fontsize=9)
-            place += 0.05 + 0.016 * len(kind)
+    for kind in [kind for kind in kinds if any(kind == used for _, used, *_ in bars)]:
+        colour = kinds[kind].get("edgecolor") or kinds[kind]["color"]
+        ax.text(place, 1.02, f"■ {kind}", transform=ax.transAxes, color=colour, fontsize=9)
+        place += 0.05 + 0.016 * len(kind)
     rows_down(ax, rows)
     ax.set_xlim(left=0)
     ax.set_xlabel("seconds since the start of the sweep")
