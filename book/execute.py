@@ -51,6 +51,7 @@ from plan import BookError, describe, quoted, read_plan, read_source  # noqa: E4
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+BESIDE = ("_config.yml", "_toc.yml", "CITATION.cff")  # what building the pages needs beside book/
 LAST = ("16-real-photographs", "20-scorecard")  # read what the others have measured, so they run when these are done
 
 
@@ -252,8 +253,9 @@ def make_stage(root, stage, executed, fresh):
         return {"__pycache__", *kept, *(f"{c}.ipynb" for c in executed)}
 
     shutil.copytree(root / "book", book, ignore=skip, dirs_exist_ok=True)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(root / name, stage)
+    for name in BESIDE:
+        if (root / name).exists():
+            shutil.copy(root / name, stage)
     for chapter in executed:
         for old in (book / f"{chapter}.ipynb", *(stage / "failed").glob(f"{chapter}.*")):
             old.unlink(missing_ok=True)

@@ -61,6 +61,13 @@ def test_every_figure_has_a_caption_and_a_text_for_those_who_cannot_see_it(sourc
             assert figure.get("image", {}).get("alt"), f"cell {number} has no alt text"
 
 
+def test_a_stage_has_every_file_that_a_page_includes_from_beside_the_book():
+    included = {
+        name for page in BOOK.glob("*.md") for name in re.findall(r"include\} \.\./(\S+)", page.read_text("utf-8"))
+    }
+    assert included and included <= set(execute.BESIDE)
+
+
 @each_chapter
 def test_a_notebook_is_small_and_names_no_folder_of_the_machine_it_ran_on(source):
     text = nbformat.writes(executed(source))
