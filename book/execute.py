@@ -21,7 +21,6 @@ FTLIB_CACHE are meant from where you stand.
 """
 
 import argparse
-import hashlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -47,7 +46,7 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))  # for those who load this file by its path
-from plan import BookError, describe, quoted, read_plan, read_source  # noqa: E402
+from plan import BookError, describe, digest, quoted, read_plan, read_source  # noqa: E402
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -364,19 +363,22 @@ def prepare(root, folder, plan):
     """A stage in `folder` whose committed notebooks have the plan's parameters, not executed: what nbval compares."""
     with make_stage(root, folder, (), fresh=True):
         for chapter, parameters in plan["chapters"].items():
-            notebook = folder / "book" / f"{chapter}.ipynb"
-            if not notebook.exists():
-                raise BookError(f"book/{chapter}.ipynb is missing: make it with `make publish`")
+            notebook = published(folder / "book", chapter)
             papermill.execute_notebook(notebook, notebook, parameters, prepare_only=True, progress_bar=False)
     return 0
+
+
+def published(book, chapter):
+    """Where a chapter's committed notebook lies."""
+    if not (path := book / f"{chapter}.ipynb").exists():
+        raise BookError(f"book/{path.name} is missing: make it with `make publish`")
+    return path
 
 
 def take_over_prose(book, chapters):
     """Put text, captions and tags around what the committed notebooks' code gave, if it is the same code."""
     for chapter, parameters in chapters.items():
-        source, path = book / f"{chapter}.md", book / f"{chapter}.ipynb"
-        if not path.exists():
-            raise BookError(f"book/{path.name} is missing: make it with `make publish`")
+        source, path = book / f"{chapter}.md", published(book, chapter)
         notebook, text = nbformat.read(path, as_version=4), read_source(source)
         injected = [cell for cell in notebook.cells if cell.id == "injected-parameters"]
         ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell not in injected]
@@ -393,11 +395,6 @@ def take_over_prose(book, chapters):
         notebook.metadata["ftlib"]["source_sha256"] = digest(source)
         write(path, (nbformat.writes(notebook) + "\n").encode())
     return 0
-
-
-def digest(source):
-    """Of the text, whatever the line ends that git has given it."""
-    return hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 def write(path, content):

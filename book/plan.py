@@ -103,10 +103,15 @@ def quoted(book, chapter, profile):
     asked += [pattern.format(chapter) for call, pattern in QUOTING.items() if call in text]
     found = {path for pattern in asked for path in (book / "results").glob(pattern)}
     return {
-        f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+        f"{path.parent.name}/{path.name}": digest(path)
         for path in sorted(found)
         if path.parent.name == profile or path.parent.name not in UNPUBLISHED
     }
+
+
+def digest(path):
+    """Of a file's text, whatever the line ends that git has given it."""
+    return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 def describe(plan):
@@ -179,8 +184,8 @@ def read_source(path):
     """The chapter as a notebook; a cell's id stays the same as long as its text does."""
     notebook, seen = jupytext.read(path, fmt="md:myst"), {}
     for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
-        seen[digest] = seen.get(digest, 0) + 1
-        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        mark = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[mark] = seen.get(mark, 0) + 1
+        cell["id"] = mark if seen[mark] == 1 else f"{mark}-{seen[mark]}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook

@@ -162,13 +162,15 @@ def balanced(task: Task, model: nn.Module, *, absent_count: float = 1.0, holdout
     """
     if not 0 < absent_count < math.inf:
         raise ValueError(f"absent_count={absent_count}: expected a number of images above 0")
-    counts = keep_back(task, holdout)[0].labels.bincount(minlength=cast(int, model.num_classes)).double()
+    images, held_out = keep_back(task, holdout)
+    counts = images.labels.bincount(minlength=cast(int, model.num_classes)).double()
     prior = counts.where(counts > 0, absent_count).log().float().to(next(model.parameters()).device)
 
     def loss(logits: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
         return training.loss_of(task.recipe, logits + prior, labels)
 
-    return finetune(task, model, holdout=holdout, loss=loss)
+    arrays, log = adapt(task, model, images, loss=loss)
+    return arrays | held_out, log
 
 
 def _penalised(

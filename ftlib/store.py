@@ -154,8 +154,9 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        why = f"cannot write {path} ({error.strerror or error}), which is as it was"
-        raise OSError(error.errno, f"{why}: free some space or name another folder") from error
+        why = f"cannot write {path} ({error.strerror or error})"
+        how = "free some space or name another folder; what was there before is untouched"
+        raise OSError(error.errno, f"{why}: {how}") from error
 
 
 # --- what a result depends on and where it came from ------------------------------------------------------------------
@@ -166,14 +167,10 @@ def code_hash(parts: Iterable[ModuleType | Callable[..., Any]]) -> str:
     return "".join(_hash_of(part) for part in dict.fromkeys(parts))
 
 
-@cache  # looking one up takes a millisecond, and every run is asked
 def versions(*packages: str) -> dict[str, str]:
     """Of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+    found = {package: _version(package) for package in packages}
+    return {"python": platform.python_version()} | {package: version for package, version in found.items() if version}
 
 
 def usable(device: str | None) -> str:
@@ -195,6 +192,14 @@ def device_name(device: str) -> str:
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     found = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return found[0] if found else platform.processor() or platform.machine()
+
+
+@cache  # looking it up takes a millisecond, and every run is asked
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @cache  # reading it again would name results of the code in memory after what a file has become since

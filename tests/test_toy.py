@@ -196,7 +196,7 @@ def test_a_grid_has_its_first_row_at_the_bottom_and_its_cells_by_their_middles()
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda d, n: toy.World(noise=-1), "noise is -1, expected a finite length"),
+        (lambda d, n: toy.World(noise=-1), "noise is -1, expected a length"),
         (lambda d, n: toy.World(shift=float("nan")), "shift is nan, expected a finite"),
         (lambda d, n: toy.World(shared=1.5), r"shared is 1.5, expected -1 .* to 1"),
         (lambda d, n: toy.World().centres("targets"), "domain 'targets': expected 'source' or 'target'"),

@@ -10,7 +10,6 @@
 * plotly.min.js and MathJax are copied from the installed packages, so that the book opens from disk, offline.
 """
 
-import hashlib
 import html
 import importlib.metadata
 import json
@@ -28,7 +27,7 @@ from sphinx.util.docutils import SphinxDirective
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from plan import literals, quoted  # noqa: E402
+from plan import digest, literals, quoted  # noqa: E402
 
 
 def setup(app):
@@ -65,7 +64,7 @@ def find_faults(path):
         yield f"it was not written by book/execute.py; {remedy}"
     elif not source.exists():
         yield f"its source {source.name} is missing"
-    elif told["source_sha256"] != hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest():
+    elif told["source_sha256"] != digest(source):
         yield f"{source.name} has changed since it was executed; {remedy}"
     else:
         yield from older_than_what_it_quotes(path, told)

@@ -33,6 +33,12 @@ from ftlib.core import Benchmark, ClassSplit, Domain, ImageSet, split_classes
 from . import decoding, digits, drawing, folder, glyphs, imagenet, iwildcam, officehome, published, vtab
 from .imagenet import LISTS, list_file
 
+__all__ = [
+    "LISTS", "Benchmark", "ClassSplit", "Domain", "ImageSet",
+    "domain_names", "has_source", "identity", "left_out", "list_file", "load", "load_domain", "load_target",
+    "modules_of", "source_of",
+]  # fmt: skip
+
 FAMILIES: dict[str, ModuleType] = {
     "glyphs/": glyphs, "digits/": digits, "folder:": folder, "imagenet:": imagenet,
     "officehome/": officehome, "vtab/": vtab, "iwildcam/": iwildcam,

@@ -118,12 +118,14 @@ def _published(found: decoding.Listing, left: decoding.LeftOut, *names: str) -> 
         if missing:
             lacks = f"{found.folder} lacks: {decoding.some(missing)}"
             raise ValueError(f"{name} names {len(missing)} image(s) that {lacks}")
-        sides.append(np.sort(np.array(side, int)))
+        if not side:
+            raise ValueError(f"{name} names no image: expected every image once")
+        sides.append(np.sort(np.array(side)))
     every, times = np.unique(np.concatenate(sides), return_counts=True)
     if twice := [files[at][0] for at in every[times > 1]]:
         raise ValueError(f"{decoding.some(twice)} is twice in {names[0]} and {names[1]}: expected every image once")
     shown = [{files[at][1] for at in side} for side in sides]
-    if (alone := shown[0] ^ shown[1]) or not len(every):
-        lone = decoding.some([found.class_names[label] for label in sorted(alone)]) or "any class"
+    if alone := shown[0] ^ shown[1]:
+        lone = decoding.some([found.class_names[label] for label in sorted(alone)])
         raise ValueError(f"only one of {names[0]} and {names[1]} has images of {lone}: every class needs both")
     return tuple(sides)

@@ -20,9 +20,15 @@ CLASSIFIER = clip  # whose architecture timm must know before a run is built
 GET = "vtab-1k.tar.gz, each of its sets under its own licence, is linked from github.com/OSU-MLB/MLB-VTAB"
 TRAIN = 1000
 SETS = {  # classes, test images
-    "caltech101": (102, 6084), "cifar": (100, 10000), "dtd": (47, 1880), "eurosat": (10, 5400),
-    "oxford_flowers102": (102, 6149), "oxford_iiit_pet": (37, 3669), "resisc45": (45, 6300), "sun397": (397, 21750),
-}  # fmt: skip
+    "caltech101": (102, 6084),
+    "cifar": (100, 10000),
+    "dtd": (47, 1880),
+    "eurosat": (10, 5400),
+    "oxford_flowers102": (102, 6149),
+    "oxford_iiit_pet": (37, 3669),
+    "resisc45": (45, 6300),
+    "sun397": (397, 21750),
+}
 
 
 def load_domain(

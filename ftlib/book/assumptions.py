@@ -107,5 +107,5 @@ def later(run: Run, old_head: nn.Module, few: int) -> dict[str, float]:
     both = Outputs(*map(torch.cat, zip(run.seen_train, new, strict=True)))
     gammas: dict[str, float] = {"no γ": 0.0, "γ*": curve.best_gamma()}
     for name, of in {"before": run.seen_train, "later": new, "both": both}.items():
-        gammas[name] = mirrored(of.logits, of.labels, run.split, old_head(of.features).detach())
+        gammas[name] = mirrored(of.logits, of.labels, run.split, old_head(of.features))
     return {name: 100 * curve.at(gamma).yy for name, gamma in gammas.items()}

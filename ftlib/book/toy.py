@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -46,10 +46,12 @@ class World:
     shared: float = 1.0  # the part of the shift that the absent classes go along with, in [-1, 1]
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not math.isfinite(value) or (value < 0 and name in ("width", "height", "noise", "shift")):
-                expected = "a finite number" if name in ("direction", "shared") else "a finite length of 0 or more"
-                raise ValueError(f"{name} is {value}, expected {expected}")
+        for field in fields(self):
+            if not math.isfinite(value := getattr(self, field.name)):
+                raise ValueError(f"{field.name} is {value}, expected a finite number")
+        for name in ("width", "height", "noise", "shift"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} is {value}, expected a length of 0 or more")
         if not -1 <= self.shared <= 1:
             raise ValueError(f"shared is {self.shared}, expected -1 (the opposite way) to 1 (alike)")
 

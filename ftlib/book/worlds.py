@@ -16,14 +16,26 @@ from ftlib.book.record import UNPUBLISHED, load_results
 
 # As pages name and order them; a world that is not here follows under the name of its profile.
 NAMES = {
-    "cpu": "drawn characters", "digits": "digits", "chars74k": "Chars74K", "office31": "Office-31",
-    "tinyimagenet": "Tiny-ImageNet", "officehome": "Office-Home", "imagenet_r": "ImageNet-R",
-    "imagenet_sketch": "ImageNet-Sketch", "vtab": "VTAB", "iwildcam": "iWildCam", "photographs": "your photographs",
-    "study": "drawn characters, twelve pairs", "gpu": "drawn characters, GPU",
-}  # fmt: skip
+    "cpu": "drawn characters",
+    "digits": "digits",
+    "chars74k": "Chars74K",
+    "office31": "Office-31",
+    "tinyimagenet": "Tiny-ImageNet",
+    "officehome": "Office-Home",
+    "imagenet_r": "ImageNet-R",
+    "imagenet_sketch": "ImageNet-Sketch",
+    "vtab": "VTAB",
+    "iwildcam": "iWildCam",
+    "photographs": "your photographs",
+    "study": "drawn characters, twelve pairs",
+    "gpu": "drawn characters, GPU",
+}
 WORDS = {
-    "replicates": "holds", "contradicts": "contradicted", "inconclusive": "cannot tell", "reported": "not judged",
-}  # fmt: skip
+    "replicates": "holds",
+    "contradicts": "contradicted",
+    "inconclusive": "cannot tell",
+    "reported": "not judged",
+}
 NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 

@@ -23,3 +23,11 @@ from .repair import folds, ladder, logit_gap, mirror, regret, reliability
 from .sweeping import class_map, crossing, heat_maps, strips, warning
 from .verdicts import forest
 from .workers import timeline
+
+__all__ = [
+    "COLOURS", "WIDTH",
+    "before_after", "class_map", "concept", "contact_sheet", "crossing", "dots", "feature_arrows", "folds", "forest",
+    "gain_map", "gains", "heat_maps", "ladder", "logit_gap", "margins", "mirror", "movement", "regions",
+    "regret", "reliability", "seen_unseen", "sides", "small_multiples", "strips", "timeline", "trajectories",
+    "update_matrix", "use_style", "warning", "waterfall",
+]  # fmt: skip

@@ -18,9 +18,17 @@ from ftlib.book.estimates import Estimate
 from ftlib.book.figures.panels import tell_panels
 
 COLOURS = {
-    "seen": "#0072B2", "absent": "#D55E00", "pre-trained": "#6E6E6E", "fine-tuned": "#009E73", "AdaBN": "#999933",
-    "ALG": "#CC79A7", "PCV": "#E69F00", "mirrored": "#882255", "γ*": "#111111", "LOLSGD": "#56B4E9",
-}  # fmt: skip
+    "seen": "#0072B2",
+    "absent": "#D55E00",
+    "pre-trained": "#6E6E6E",
+    "fine-tuned": "#009E73",
+    "AdaBN": "#999933",
+    "ALG": "#CC79A7",
+    "PCV": "#E69F00",
+    "mirrored": "#882255",
+    "γ*": "#111111",
+    "LOLSGD": "#56B4E9",
+}
 VERDICTS = {"replicates": "#009E73", "inconclusive": "#6E6E6E", "contradicts": "#D55E00", "reported": "#0072B2"}
 MARKERS = "osD^vP"
 WIDTH = 7.0  # inches, that of a page's text
@@ -28,7 +36,7 @@ WIDTH = 7.0  # inches, that of a page's text
 
 def use_style() -> None:
     """Set the design for every figure that follows. Call it once, at the top of a chapter."""
-    plt.style.use("ftlib.book.figures.page")
+    plt.style.use(["ftlib.book.figures.page", {"figure.figsize": (WIDTH, 3.4)}])
     tell_panels()
 
 
