@@ -5,6 +5,7 @@
   for a chapter that is measured in one, its own.
 * `{verdicts}` is a sentence for each claim that it names, with the clauses that the verdicts choose from.
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
+* `{by-world}` is what a chapter recorded in every world that has executed it, in words or as a table.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
 * In an ePub, which runs no scripts and is XML, formulas are pictures, moving ones a sentence, and code is left out.
@@ -25,11 +26,12 @@ from typing import ClassVar
 
 import yaml
 from docutils import nodes
-from docutils.parsers.rst.directives import class_option
-from ftlib.book.worlds import claims_in, read_worlds, sentences
+from docutils.parsers.rst.directives import class_option, unchanged_required
+from ftlib.book.record import load_results
+from ftlib.book.worlds import NAMES, claims_in, read_worlds, sentences
 from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser, math_to_image
-from measured import notebook_paths, read
+from measured import notebook_paths, read, table
 from PIL import Image
 from reading import SCORECARD
 from sphinx import addnodes
@@ -51,6 +53,7 @@ def setup(app):
     app.add_directive("answers", Answers)
     app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
+    app.add_directive("by-world", ByWorld)
     app.connect("config-inited", tell_version)
     app.connect("doctree-read", still, priority=800)  # after what the other extensions add
     app.connect("doctree-read", explain, priority=700)
@@ -170,6 +173,38 @@ class Fails(Front):
                 text += nodes.paragraph("", f"These repetitions cannot decide {len(undecided)} of them.")
             shown += nodes.definition_list_item("", nodes.term("", f"In {world}"), text)
         return [shown]
+
+
+class ByWorld(Front):
+    """``{by-world} KEY``: what the page's chapter recorded as KEY, in a sentence a world or a row of a table.
+
+    The sentence stands within, with ``{world}`` and the recorded ``{names}``. A table has the names of ``:columns:``,
+    parted by semicolons, and of each the mean and the worst of what was recorded by pair or setup.
+    """
+
+    required_arguments = 1
+    has_content = True
+    option_spec: ClassVar = {"columns": unchanged_required}
+
+    def run(self):
+        path, (key,) = Path(self.env.doc2path(self.env.docname)), self.arguments
+        worlds, profile = read_worlds(self.book / "results"), read(path)["metadata"]["ftlib"]["profile"]
+        if NAMES.get(profile, profile) not in worlds:  # a trial or a test
+            worlds = {"these runs": load_results(self.book / "results").get(profile, {})} | worlds
+        found = {world: of[path.stem]["values"].get(key) for world, of in worlds.items() if path.stem in of}
+        if not (found := {world: values for world, values in found.items() if values}):
+            raise self.error(f"no world has recorded {key!r} in chapter {path.stem}: execute it, or name another")
+        if "columns" not in self.options:
+            template = " ".join(self.content)
+            return [nodes.paragraph("", " ".join(template.format(world=w, **values) for w, values in found.items()))]
+        names = [name.strip() for name in self.options["columns"].split(";")]
+        rows = [[world, *(mean_and_worst(values.get(name)) for name in names)] for world, values in found.items()]
+        return [table(["", *names], rows)]
+
+
+def mean_and_worst(values):
+    """Of what was recorded by pair or setup, in points; None if it was not."""
+    return values and f"{sum(values.values()) / len(values):.1f} ({max(values.values()):.1f})"
 
 
 def own_answer(path):
