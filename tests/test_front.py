@@ -62,6 +62,30 @@ def test_what_fails_are_the_papers_findings_by_world(book):
     }
 
 
+def test_a_page_shows_what_its_chapter_recorded_in_every_world_and_its_own_trial_first(book):
+    for profile, values in (
+        ("cpu", {"left": {"ALG": {"a": 1.0, "b": 4.0}}}),
+        ("ci", {"left": 1}),
+        ("quick", {"left": 2}),
+    ):
+        path = book / "results" / profile / "06-repair.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"chapter": "06-repair", "claims": [], "values": values}), encoding="utf-8")
+    drawn = {"drawn characters": {"ALG": {"a": 1.0, "b": 4.0}}}
+    assert front.by_world(book, "06-repair", "left", "cpu") == drawn
+    assert list(front.by_world(book, "06-repair", "left", "quick").items()) == [("these runs", 2), *drawn.items()]
+    assert front.by_world(book, "06-repair", "right", "cpu") == {}
+    assert front.mean_and_worst(drawn["drawn characters"]["ALG"]) == "2.5 (4.0)"
+    assert front.mean_and_worst(None) is None
+
+
+def test_what_pages_show_by_world_was_recorded_under_these_names():
+    for path in (ROOT / "book").glob("[0-9][0-9]-*.md"):
+        for key, columns in re.findall(r"\{by-world\} (\S+)\n(?::columns: (.+))?", path.read_text(encoding="utf-8")):
+            found = front.by_world(ROOT / "book", path.stem, key, "cpu")["drawn characters"]
+            assert {name.strip() for name in columns.split(";") if columns} <= set(found), (path.stem, key)
+
+
 def test_the_readme_says_what_the_published_results_say():
     shown = (ROOT / "README.md").read_text(encoding="utf-8").split(front.BEGIN)[1].split(front.END)[0]
     assert shown.strip() == front.lead(ROOT / "book"), "run `python book/_ext/front.py`"

@@ -188,11 +188,8 @@ class ByWorld(Front):
 
     def run(self):
         path, (key,) = Path(self.env.doc2path(self.env.docname)), self.arguments
-        worlds, profile = read_worlds(self.book / "results"), read(path)["metadata"]["ftlib"]["profile"]
-        if NAMES.get(profile, profile) not in worlds:  # a trial or a test
-            worlds = {"these runs": load_results(self.book / "results").get(profile, {})} | worlds
-        found = {world: of[path.stem]["values"].get(key) for world, of in worlds.items() if path.stem in of}
-        if not (found := {world: values for world, values in found.items() if values}):
+        found = by_world(self.book, path.stem, key, read(path)["metadata"]["ftlib"]["profile"])
+        if not found:
             raise self.error(f"no world has recorded {key!r} in chapter {path.stem}: execute it, or name another")
         if "columns" not in self.options:
             template = " ".join(self.content)
@@ -200,6 +197,15 @@ class ByWorld(Front):
         names = [name.strip() for name in self.options["columns"].split(";")]
         rows = [[world, *(mean_and_worst(values.get(name)) for name in names)] for world, values in found.items()]
         return [table(["", *names], rows)]
+
+
+def by_world(book, chapter, key, profile):
+    """World to what the chapter recorded as ``key``; first the page's own runs, if they are of a trial or a test."""
+    worlds = read_worlds(book / "results")
+    if NAMES.get(profile, profile) not in worlds:
+        worlds = {"these runs": load_results(book / "results").get(profile, {})} | worlds
+    found = {world: of[chapter]["values"].get(key) for world, of in worlds.items() if chapter in of}
+    return {world: values for world, values in found.items() if values}
 
 
 def mean_and_worst(values):
