@@ -327,3 +327,20 @@ def test_of_several_processes_one_computes(store):
     assert computed.get(timeout=5) in [process.pid for process in processes]
     assert computed.empty()
     assert store.find("abc")
+
+
+def test_a_run_is_locked_while_it_is_computed_by_whomever(store):
+    assert not store.is_locked("abc")
+    begun, done = PROCESSES.Event(), PROCESSES.Event()
+
+    def work() -> None:
+        with store.lock("abc"):
+            begun.set()
+            done.wait(60)
+
+    process = PROCESSES.Process(target=work)
+    process.start()
+    assert begun.wait(60) and store.is_locked("abc") and not store.is_locked("other")
+    done.set()
+    process.join()
+    assert not store.is_locked("abc")
