@@ -48,10 +48,11 @@ class Store:
 
         PermissionError if it may not be read, which is no damage.
         """
-        place = self.root / key
+        place, looked_at = self.root / key, None
         try:
             if not place.exists():
                 return None
+            looked_at = place.stat().st_ino
             for name in ("spec.json", "log.json"):
                 json.loads((place / name).read_text(encoding="utf-8"))
             arrays = place / "arrays.safetensors"
@@ -67,6 +68,9 @@ class Store:
             aside.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # another process was quicker
                 os.rename(place, aside)
+                if aside.stat().st_ino != looked_at:  # and has already computed it again
+                    os.rename(aside, place)
+                    return place
                 warnings.warn(f"run {key} was damaged ({error}): moved to {aside}, to be computed again", stacklevel=2)
             return None
 

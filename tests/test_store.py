@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ftlib import store as store_module
@@ -278,6 +279,22 @@ def test_a_store_of_somebody_else_is_named_before_anything_is_computed(open_fold
 
 
 # ---------------------------------------------------------------------------------------- killed, and shared
+
+
+def test_a_run_that_another_process_has_mended_meanwhile_stays(store, monkeypatch):
+    """Both found it damaged; the other set it aside and computed it again before this one came to it."""
+    store.save("abc", SPEC, ARRAYS, LOG)
+
+    def read_before_the_other_came(path: Path, framework: str) -> None:
+        os.rename(path.parent, store.root / "elsewhere")
+        store.save("abc", SPEC, ARRAYS, LOG)
+        raise SafetensorError("header too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "safe_open", read_before_the_other_came)
+        assert store.find("abc") == store.root / "abc"
+    assert store.find("abc") == store.root / "abc"
+
 
 PROCESSES = multiprocessing.get_context("fork")
 
