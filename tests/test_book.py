@@ -217,6 +217,7 @@ def test_a_fault_of_the_method_is_no_such_sample(mutant, rerun, tmp_path):
         given.source += '\nprofile = "mutant"'
         nbformat.write(notebook, tmp_path / "mutant.ipynb")
         command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", str(tmp_path)]
+        command += ["--start-timeout", "300"]  # its kernel imports torch before it answers
         command += [str(tmp_path / "mutant.ipynb"), os.devnull]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         fresh = claims_of(rerun.results.parent / "mutant" / f"{chapter}.json")
