@@ -57,9 +57,9 @@ publish: $(STAMP)  ## execute, then write notebooks and results into book/: make
 	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site --publish
 	$(BIN)/python book/_ext/front.py
 
-# Side by side, a file's tests in one process and in the files' order, so that the longest, the book's, begins early.
+# Side by side; tests/conftest.py says which tests stay together, and which come first.
 test: $(STAMP)  ## unit tests and the tests of the book
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS)
 
 # The browser is the system's; what drives it comes from npm, into _build.
 test-web: $(STAMP)  ## the built pages in a browser, on a desk and on a phone; skipped where there is none

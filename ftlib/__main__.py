@@ -54,14 +54,18 @@ def parser() -> argparse.ArgumentParser:
     add("--classes", type=Path, metavar="FILE", help="names of all classes in the head's order, one a line")
     add("--logits", type=Path, metavar="FILE", help=".npz, .safetensors, .csv or .parquet with logits and labels")
     add("--model", metavar="NAME", help="of timm, or torchvision:NAME, or module:function")
-    add("--options", type=json.loads, default={}, metavar="JSON", help="keywords for the model: '{\"img_size\": 128}'")
+    add("--options", type=_json, default={}, metavar="JSON", help="keywords for the model: '{\"img_size\": 128}'")
     add("--before", type=Path, metavar="FILE", help="the checkpoint before fine-tuning")
     add("--after", type=Path, metavar="FILE", help="the checkpoint after it")
     add("--images", type=Path, metavar="DIR", help="images that were fine-tuned on, or better others of these classes")
     add("--device", help="where the model runs: cpu, cuda, …")
     add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
-    share: Any = {"type": lambda text: text if text == "unlabelled" else float(text), "metavar": "NUMBER|unlabelled"}
-    add("--share", **share, help="of absent images in use; 'unlabelled' estimates it on --test")
+    add(
+        "--share",
+        type=_share,
+        metavar="NUMBER|unlabelled",
+        help="of absent images in use; 'unlabelled' estimates it on --test",
+    )
     add("--weight", type=float, help="what an absent image counts if a seen one counts 1")
     add("--min-sy", type=float, metavar="ACC", help="seen accuracy to keep")
     add("--min-uy", type=float, metavar="ACC", help="absent accuracy that mirror images reach; real ones reach less")
@@ -157,6 +161,20 @@ def _collected(args: argparse.Namespace, own: Any, checkpoint: Any, names: list[
     with torch.no_grad():
         old_head = models.head(checkpoint.old)(features)
     return split, {"logits": logits, "labels": labels, "old_head": old_head}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON: expected the like of {{"img_size": 128}}') from None
+
+
+def _share(text: str) -> float | str:
+    try:
+        return text if text == "unlabelled" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number or the word unlabelled") from None
 
 
 def _split(args: argparse.Namespace, names: Sequence[str] | None, total: int) -> ClassSplit:

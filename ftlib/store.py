@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,10 +48,11 @@ class Store:
 
         PermissionError if it may not be read, which is no damage.
         """
-        place = self.root / key
+        place, looked_at = self.root / key, None
         try:
             if not place.exists():
                 return None
+            looked_at = place.stat().st_ino
             for name in ("spec.json", "log.json"):
                 json.loads((place / name).read_text(encoding="utf-8"))
             arrays = place / "arrays.safetensors"
@@ -67,6 +68,9 @@ class Store:
             aside.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # another process was quicker
                 os.rename(place, aside)
+                if aside.stat().st_ino != looked_at:  # and has already computed it again
+                    os.rename(aside, place)
+                    return place
                 warnings.warn(f"run {key} was damaged ({error}): moved to {aside}, to be computed again", stacklevel=2)
             return None
 
@@ -102,11 +106,21 @@ class Store:
         The operating system drops it with the process that holds it; what that process left half-written is removed.
         OSError as for `prepare`.
         """
-        folder = self.prepare()
-        with FileLock(folder / f"{key}.lock", mode=folder.stat().st_mode & 0o666):  # for all who may write here
+        self.prepare()
+        with self._lock(key):
             for leftover in self.root.glob(f".{key}.*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
+
+    def is_locked(self, key: str) -> bool:
+        """Whether a Run is being computed at this moment, in whatever process."""
+        with suppress(FileNotFoundError):  # nobody has computed anything here
+            try:
+                with self._lock(key).acquire(blocking=False):
+                    pass
+            except Timeout:
+                return True
+        return False
 
     def prepare(self) -> Path:
         """Make the store, and see that it can be written to (else OSError), before it is used; its folder of locks."""
@@ -131,6 +145,10 @@ class Store:
         with suppress(FileNotFoundError, NotADirectoryError, ValueError):
             return json.loads(self._known(name).read_text(encoding="utf-8"))["digest"]
         return None
+
+    def _lock(self, key: str) -> FileLock:
+        folder = self.root / "locks"
+        return FileLock(folder / f"{key}.lock", mode=folder.stat().st_mode & 0o666)  # for all who may write here
 
     def _known(self, name: str) -> Path:
         return self.root / "known" / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"

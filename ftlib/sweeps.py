@@ -58,7 +58,7 @@ def complete(
         tasks = _plan(missing, store)
         at_once = sum(not parents for _, parents in tasks.values())
         with _pool(max(len(missing), at_once), compute, store, jobs, device, scheduler) as pool:
-            failures = _work(tasks, pool)
+            failures = _work(tasks, pool, store)
         if failures := {job: failures[job.key] for job in missing if job.key in failures}:
             lines = "\n".join(f"- {job}\n    {problem}" for job, problem in failures.items())
             raise SweepError(f"{len(failures)} of {len(missing)} runs failed:\n{lines}", failures)
@@ -105,8 +105,12 @@ def _pool(
     return pools.Here(compute, store, device) if jobs == 1 else pools.Processes(jobs, compute, store, device)
 
 
-def _work(tasks: dict[str, tuple[pools.Job, set[str]]], pool: pools.Here) -> dict[str, str]:
-    """Bring every task to an end, with a progress bar; what went wrong, under the task's key."""
+def _work(tasks: dict[str, tuple[pools.Job, set[str]]], pool: pools.Here, store: Store) -> dict[str, str]:
+    """Bring every task to an end, with a progress bar; what went wrong, under the task's key.
+
+    What another sweep is computing comes last: it would only be waited for, and two sweeps of the same runs, such as
+    those of two chapters, would take every one of them together.
+    """
     ready = deque(job for job, parents in tasks.values() if not parents)
     running, done, died, failures = {}, SimpleQueue(), set(), {}
     children: dict[str, list[pools.Job]] = {}
@@ -129,7 +133,9 @@ def _work(tasks: dict[str, tuple[pools.Job, set[str]]], pool: pools.Here) -> dic
     with tqdm(total=len(tasks), desc="runs", unit="run") as bar:
         while ready or running:
             while ready and len(running) < pool.slots():
-                future = pool.submit(job := ready.popleft())
+                job = next((job for job in ready if not store.is_locked(job.key)), ready[0])
+                ready.remove(job)
+                future = pool.submit(job)
                 running[future] = job
                 future.add_done_callback(done.put)
             try:

@@ -19,6 +19,26 @@ from ftlib.store import Store
 assert ftlib.__version__
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Chapters come first and short files last, so that no process is left alone with something long."""
+    order = "test_book", "test_pools", "test_training", "test_execute", "test_main"
+    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """What a process of `pytest -n 2` gets at a time: a file, whose tests share what they have made, or a chapter."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Turns(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            return test[test.index("[") :] if file.endswith("test_book.py") and "[" in test else file
+
+    config.option.loadscopereorder = False  # else those with most tests would come first
+    return Turns(config, log)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)

@@ -177,8 +177,7 @@ def test_a_kernel_starts_below_a_temporary_folder_with_a_long_name(tmp_path, mon
 # --- the whole runner, in a process of its own -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def project(tmp_path) -> Path:
+def make_project(folder: Path) -> Path:
     """A folder with a runner and a book of one chapter, which sleeps if asked to and tells who it is."""
     cell = """import os, subprocess, sys, time, warnings
 from pathlib import Path
@@ -190,12 +189,36 @@ if epochs > 3:
     os.replace("pids.tmp", "pids")
     print("runs:  25%|##   | 1/4 [00:10<00:30, 10.0s/run]", file=sys.stderr, end="", flush=True)
     time.sleep(99)"""
-    write_book(tmp_path / "book", "", cells=(cell,))
+    write_book(folder / "book", "", cells=(cell,))
     for name in ("execute.py", "plan.py"):
-        shutil.copy(ROOT / "book" / name, tmp_path / "book")
+        shutil.copy(ROOT / "book" / name, folder / "book")
     for name in ("_config.yml", "_toc.yml"):
-        (tmp_path / name).touch()
-    return tmp_path
+        (folder / name).touch()
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    return make_project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> tuple[Path, str]:
+    """A project that was executed, with folders of its user's own, and what was said."""
+    project = make_project(tmp_path_factory.mktemp("executed"))
+    own = {"FTLIB_STORE": "./runs", "FTLIB_CACHE": "~/images", "HOME": str(project / "home")}
+    code, told = finish(start(project, **own))
+    assert code == 0, told
+    return project, told
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """A project that was executed and published: not to be changed."""
+    project = make_project(tmp_path_factory.mktemp("published"))
+    code, told = finish(start(project, "--publish"))
+    assert code == 0, told
+    return project
 
 
 @pytest.fixture
@@ -215,11 +238,11 @@ def start(project: Path, *arguments: str, **environment: str) -> subprocess.Pope
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=180)
     return process.returncode, told
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"
@@ -275,18 +298,17 @@ def test_a_second_start_on_a_stage_is_refused_and_touches_nothing(project):
     assert finish(start(project))[0] == 0  # the stage is free again
 
 
-def test_folders_are_meant_from_where_the_user_stands(project):
-    code, told = finish(start(project, FTLIB_STORE="./runs", FTLIB_CACHE="~/images", HOME=str(project / "home")))
-    assert code == 0, told
+def test_folders_are_meant_from_where_the_user_stands(executed):
+    project, told = executed
     seen = (project / "_build/site/book/told.txt").read_text().split()
     assert seen == [str(project / "here"), str(project / "here/runs"), str(project / "home/images")]
     assert f"store      {project}/here/runs\n" in told
     assert f"results    {project}/_build/site/book/results/tiny\n" in told
 
 
-def test_what_a_chapter_warns_of_is_said_in_the_terminal_and_not_on_the_page(project):
-    code, told = finish(start(project))
-    assert code == 0 and "\nUserWarning: two files were skipped\n" in told
+def test_what_a_chapter_warns_of_is_said_in_the_terminal_and_not_on_the_page(executed):
+    project, told = executed
+    assert "\nUserWarning: two files were skipped\n" in told
     notebook = nbformat.read(project / "_build/site/book/01-one.ipynb", as_version=4)
     assert [cell.outputs for cell in notebook.cells if cell.cell_type == "code"] == [[], [], []]
 
@@ -305,14 +327,13 @@ def test_publishing_with_parameters_by_hand_is_refused(project):
     assert not (project / "_build").exists() and not (project / "book/01-one.ipynb").exists()
 
 
-def test_what_is_published_is_the_executed_chapter(project):
-    assert finish(start(project, "--publish"))[0] == 0
-    published = project / "book/01-one.ipynb"
-    assert published.read_bytes() == (project / "_build/site/book/01-one.ipynb").read_bytes()
+def test_what_is_published_is_the_executed_chapter(published):
+    notebook = published / "book/01-one.ipynb"
+    assert notebook.read_bytes() == (published / "_build/site/book/01-one.ipynb").read_bytes()
 
 
-def test_changed_prose_is_taken_over_and_changed_code_is_refused(project):
-    assert finish(start(project, "--publish"))[0] == 0
+def test_changed_prose_is_taken_over_and_changed_code_is_refused(published, tmp_path):
+    project = shutil.copytree(published, tmp_path / "own")
     source, path = project / "book/01-one.md", project / "book/01-one.ipynb"
     before, text = nbformat.read(path, as_version=4), source.read_text(encoding="utf-8")
     source.write_text(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ftlib import store as store_module
@@ -279,6 +280,22 @@ def test_a_store_of_somebody_else_is_named_before_anything_is_computed(open_fold
 
 # ---------------------------------------------------------------------------------------- killed, and shared
 
+
+def test_a_run_that_another_process_has_mended_meanwhile_stays(store, monkeypatch):
+    """Both found it damaged; the other set it aside and computed it again before this one came to it."""
+    store.save("abc", SPEC, ARRAYS, LOG)
+
+    def read_before_the_other_came(path: Path, framework: str) -> None:
+        os.rename(path.parent, store.root / "elsewhere")
+        store.save("abc", SPEC, ARRAYS, LOG)
+        raise SafetensorError("header too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "safe_open", read_before_the_other_came)
+        assert store.find("abc") == store.root / "abc"
+    assert store.find("abc") == store.root / "abc"
+
+
 PROCESSES = multiprocessing.get_context("fork")
 
 
@@ -327,3 +344,20 @@ def test_of_several_processes_one_computes(store):
     assert computed.get(timeout=5) in [process.pid for process in processes]
     assert computed.empty()
     assert store.find("abc")
+
+
+def test_a_run_is_locked_while_it_is_computed_by_whomever(store):
+    assert not store.is_locked("abc")
+    begun, done = PROCESSES.Event(), PROCESSES.Event()
+
+    def work() -> None:
+        with store.lock("abc"):
+            begun.set()
+            done.wait(60)
+
+    process = PROCESSES.Process(target=work)
+    process.start()
+    assert begun.wait(60) and store.is_locked("abc") and not store.is_locked("other")
+    done.set()
+    process.join()
+    assert not store.is_locked("abc")

@@ -141,7 +141,7 @@ class Pretended:
 
 def test_a_missing_pretraining_is_a_task_ahead_of_those_that_start_from_it(store):
     pool, wanted = Pretended(), [BASE, CHALK, replace(BASE, method="pretrained"), replace(BASE, seed=1)]
-    assert sweeps._work(sweeps._plan(wanted, store), pool) == {}
+    assert sweeps._work(sweeps._plan(wanted, store), pool, store) == {}
     assert Counter(e.key for e in pool.order) == Counter(e.key for e in [*wanted, BASE.source, wanted[3].source])
     for place, experiment in enumerate(pool.order):
         assert all(parent in pool.order[:place] for parent in experiment.parents)
@@ -171,7 +171,7 @@ def test_of_a_chain_only_what_is_missing_is_planned(store):
 def test_what_starts_from_a_failed_run_fails_with_its_reason_and_is_not_tried(store):
     pool = Pretended(lambda e: "MemoryError: none left" if e == BASE.source else None)
     wanted = [replace(BASE, method="wise"), CHALK, replace(BASE, seed=1)]
-    failures = sweeps._work(sweeps._plan(wanted, store), pool)
+    failures = sweeps._work(sweeps._plan(wanted, store), pool, store)
     assert [e.seed for e in pool.order] == [0, 1, 1]
     assert failures.keys() == {e.key for e in (BASE.source, BASE, *wanted[:2])}
     assert failures[CHALK.key] == "the pretrain run that it starts from failed: MemoryError: none left"
@@ -186,14 +186,22 @@ def test_a_task_whose_process_dies_is_tried_once_more(store):
             return BrokenProcessPool("killed")
 
     pool = Pretended(once)
-    assert sweeps._work(sweeps._plan([BASE, CHALK], store), pool) == {}
+    assert sweeps._work(sweeps._plan([BASE, CHALK], store), pool, store) == {}
     assert Counter(pool.order)[CHALK] == 2 and Counter(pool.order)[BASE] == 1
 
 
 def test_a_task_whose_processes_die_is_reported_and_the_others_finish(store):
     pool = Pretended(lambda e: BrokenProcessPool("killed") if e == CHALK else None)
-    assert sweeps._work(sweeps._plan([CHALK, BASE], store), pool) == {CHALK.key: "BrokenProcessPool: killed"}
+    assert sweeps._work(sweeps._plan([CHALK, BASE], store), pool, store) == {CHALK.key: "BrokenProcessPool: killed"}
     assert Counter(pool.order)[CHALK] == 2 and Counter(pool.order)[BASE] == 1
+
+
+def test_what_another_sweep_computes_is_left_to_the_last(store):
+    """Else two sweeps of the same runs would wait for each other at every one of them."""
+    pool, wanted = Pretended(slots=1), seeds(0, 1)
+    with store.lock(wanted[0].source.key):
+        assert sweeps._work(sweeps._plan(wanted, store), pool, store) == {}
+    assert pool.order == [wanted[1].source, wanted[1], wanted[0].source, wanted[0]]
 
 
 def test_no_more_tasks_run_than_a_pool_has_room_for(store):
@@ -206,7 +214,7 @@ def test_no_more_tasks_run_than_a_pool_has_room_for(store):
             threading.Timer(0.02, lambda: (now.remove(future), future.set_result(None))).start()
             return future
 
-    sweeps._work(sweeps._plan(seeds(*range(6)), store), Slow(slots=3))
+    sweeps._work(sweeps._plan(seeds(*range(6)), store), Slow(slots=3), store)
     assert max(most) == 3
 
 
