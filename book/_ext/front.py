@@ -7,6 +7,8 @@
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
+* What $BOOK_FILES names, the book as a PDF and as an ePub, is put beside the pages; `{files}` and each page's foot lead
+  there. Nothing does where it names none, as in `make html`: what lies in _build may be of an earlier text.
 * In an ePub, which runs no scripts and is XML, formulas are pictures, moving ones a sentence, and code is left out.
 
     python book/_ext/front.py    # writes what holds where into README.md
@@ -19,6 +21,7 @@ import importlib.metadata
 import io
 import os
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +36,7 @@ from measured import notebook_paths, read
 from PIL import Image
 from reading import SCORECARD
 from sphinx import addnodes
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +44,8 @@ LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-rep
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
 WIDTH = 480  # pixels of a card's picture
+NAME = "fine-tuning-calibrated"  # of the files that readers take along, since a book.pdf is lost among others
+FORMS = {".pdf": "PDF", ".epub": "ePub"}
 TEX = {  # what matplotlib does not know, and what it does
     r"\bigl": "", r"\bigr": "", r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\le ": r"\leq ", r"\ge ": r"\geq ",
     r"\text{": r"\mathrm{", r"\mathbb{1}": r"\mathbf{1}",
@@ -51,10 +57,13 @@ def setup(app):
     app.add_directive("answers", Answers)
     app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
+    app.add_directive("files", Files)
     app.connect("config-inited", tell_version)
     app.connect("doctree-read", still, priority=800)  # after what the other extensions add
     app.connect("doctree-read", explain, priority=700)
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", offer)
+    app.connect("build-finished", copy_files)
     app.add_css_file("front.css")
     app.add_js_file("front.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -172,6 +181,15 @@ class Fails(Front):
         return [shown]
 
 
+class Files(SphinxDirective):
+    """``{files}``"""
+
+    def run(self):
+        if not (shown := links(files(self.env.app), "../" * self.env.docname.count("/"))):
+            return []
+        return [nodes.raw("", f'<p class="files">The whole book to take along: {shown}.</p>', format="html")]
+
+
 def own_answer(path):
     """The answer that an executed chapter computed for its own world, in a list; empty if it computed none."""
     for output in (output for cell in read(path)["cells"] for output in cell.get("outputs", ())):
@@ -222,6 +240,35 @@ def describe(app, page, template, context, doctree):
     metas = f'<meta name="description" content="{said}" />'
     metas += "".join(f'<meta property="{name}" content="{value}" />' for name, value in tags.items())
     context["metatags"] = context.get("metatags", "") + metas
+
+
+def files(app):
+    """``{path: name on the site}`` of the book's other forms; a name in $BOOK_FILES that leads nowhere is an error."""
+    paths = [Path(name) for name in os.environ.get("BOOK_FILES", "").split()] if app.builder.name == "html" else []
+    for path in paths:
+        if path.suffix not in FORMS or not path.is_file():
+            raise ExtensionError(
+                f"BOOK_FILES names {path}, expected a file {' or '.join(FORMS)}: `make site` makes both"
+            )
+    return {path: NAME + path.suffix for path in paths}
+
+
+def links(found, up):
+    """Links to them, for a page from which ``up`` leads to the site's root, with what they weigh."""
+    sizes = {path: f"{path.stat().st_size / 1e6:.1f} MB" for path in found}
+    return ", ".join(f'<a href="{up}{name}">{FORMS[path.suffix]}</a> ({sizes[path]})' for path, name in found.items())
+
+
+def offer(app, page, template, context, doctree):
+    """The links in the foot of every page."""
+    if shown := links(files(app), "../" * page.count("/")):
+        context["theme_extra_footer"] = f'<p class="files">The whole book: {shown}</p>'
+
+
+def copy_files(app, failure):
+    """Put them beside the pages."""
+    for path, name in () if failure else files(app).items():
+        shutil.copyfile(path, Path(app.outdir, name))
 
 
 @cache
