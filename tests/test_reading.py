@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from docutils import nodes
 from PIL import Image, PngImagePlugin
 
@@ -86,7 +87,9 @@ def test_without_a_repositorys_address_a_chapter_opens_on_the_readers_machine_al
 )
 def test_with_a_repository_on_github_a_chapter_opens_in_colab_and_binder_too(url):
     said, links, code = opened(repository_url=url, repository_branch="v2")
-    assert said.endswith("or, as published, Colab and Binder. Colab needs this cell before all others:")
+    assert said.endswith(
+        "few images; as published it opens in Colab and Binder. Colab needs this cell before all others:"
+    )
     assert links == {
         "Colab": "https://colab.research.google.com/github/ann/book/blob/v2/book/03-what-breaks.ipynb",
         "Binder": "https://mybinder.org/v2/gh/ann/book/v2?urlpath=lab/tree/book/03-what-breaks.ipynb",
@@ -100,7 +103,14 @@ def test_with_a_repository_elsewhere_a_chapter_opens_in_binder_alone():
     said, links, code = opened(repository_url="https://git.example.org/ann/book")
     where = "git/https%3A%2F%2Fgit.example.org%2Fann%2Fbook/main"
     assert links == {"Binder": f"https://mybinder.org/v2/{where}?urlpath=lab/tree/book/03-what-breaks.ipynb"}
-    assert said.endswith("or, as published, Binder.") and not code
+    assert said.endswith("few images; as published it opens in Binder.") and not code
+
+
+def test_the_repositorys_address_is_asked_for_where_the_pages_look_for_it():
+    """Options of the theme's own replace Jupyter Book's `repository:` as a whole, which would say it to nobody."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert {"repository_url", "repository_branch"} <= {*config["sphinx"]["config"]["html_theme_options"]}
+    assert "repository" not in config
 
 
 def test_what_binder_and_colab_install_is_what_chapters_import():

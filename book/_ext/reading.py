@@ -11,7 +11,7 @@
 * A picture of several panels tells where they are, so that a phone can show them one below another; a new one tells how
   small its text is too, so that a phone makes it as wide as that takes and no wider.
 * At the foot: the command that redoes the chapter on the reader's images, its parameters, the notebook to download, and
-  where to open it: `make lab`, and, once _config.yml names the repository's address, Colab and Binder.
+  where to open it: `make lab`, and, once _config.yml has a `repository_url`, Colab and Binder.
 
 A new folder of results is on every page with the next build; nothing has to be executed for it.
 """
@@ -203,7 +203,7 @@ def foot(env, source, theme):
     begin, end = ("<details><summary>The parameters and their defaults</summary>", "</details>")
     shown = nodes.literal_block(parameters, parameters, language="python")
     folded = [nodes.raw("", begin, format="html"), shown, nodes.raw("", end, format="html")]
-    shown = [nodes.literal_block(command, command, language="bash"), said, *folded, *opening(source, theme)]
+    shown = [nodes.literal_block(command, command, language="bash"), said, *opening(source, theme), *folded]
     return [nodes.container("", rubric, *shown, classes=["redo"])]
 
 
@@ -213,7 +213,7 @@ def opening(source, theme):
     said = [nodes.Text("To change it cell by cell: "), nodes.literal("", "make lab")]
     said += [nodes.Text(" opens a copy of all chapters in JupyterLab, set to few images")]
     places = launches(url, branch, f"book/{source.name}")
-    for word, (place, address) in zip((" or, as published, ", " and "), places.items(), strict=False):
+    for word, (place, address) in zip(("; as published it opens in ", " and "), places.items(), strict=False):
         said += [nodes.Text(word), nodes.reference("", place, refuri=address, internal=False)]
     if "Colab" not in places:
         return [nodes.paragraph("", "", *said, nodes.Text("."))]
