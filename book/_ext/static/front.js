@@ -19,6 +19,7 @@
   const phone = matchMedia("(max-width: 40rem)");
   const LEAST = 0.62;
   const PADDING = 13; // of a picture in the dark, both sides
+  const MARGINS = 44; // of the screen, which panels leave free where they can: wider is taller, and a first screen short
   const MOST = 0.85;
 
   function stack(image) {
@@ -26,7 +27,7 @@
     const widths = panels.flatMap((lines) => lines.map((line) => line.reduce((sum, [x0, , x1]) => sum + x1 - x0, 0)));
     const stacked = document.createElement("div");
     image.after(stacked);
-    const room = stacked.clientWidth / Math.max(...widths);
+    const room = (stacked.clientWidth - MARGINS) / Math.max(...widths);
     const whole = Math.min(MOST * image.naturalWidth, Math.max(LEAST * image.naturalWidth, room));
     const high = (whole * image.naturalHeight) / image.naturalWidth;
     stacked.className = "stacked";
