@@ -18,7 +18,7 @@ BUILD := $(BIN)/jupyter-book build -W -n --keep-going --all -q --path-output .
 BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
 
 .DELETE_ON_ERROR:
-.PHONY: help install book html pdf epub publish test test-web wheel bench gpu lint format clean
+.PHONY: help install book lab html pdf epub site publish test test-web wheel bench gpu lint format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -33,11 +33,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # PROFILE=cpu on the command line beats this.
-book: PROFILE := quick
+book lab: PROFILE := quick
 book: $(STAMP)  ## execute every chapter into _build/ and build the site from there: _build/html/index.html
 	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site
 	$(BUILD) _build/site
 	@echo "the book: _build/html/index.html"
+
+# JupyterLab is nothing that the book needs, so it comes when it is asked for. A copy that is there is somebody's work.
+lab: $(STAMP)  ## open the chapters in JupyterLab, set to few images: a copy, _build/lab, that is yours to change
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt jupyterlab
+	test -d _build/lab || $(BIN)/python book/execute.py --profile $(PROFILE) --prepare _build/lab \
+	    || { rm -rf _build/lab; exit 1; }
+	$(BIN)/jupyter lab _build/lab/book
 
 html: $(STAMP)  ## build the site from the committed notebooks, without executing anything
 	$(BUILD) .
@@ -52,6 +59,12 @@ epub: $(STAMP)  ## the published pages as _build/book.epub
 	$(BIN)/jupyter-book build --all -q --path-output . --builder custom --custom-builder epub .
 	cp _build/epub/book.epub _build/book.epub
 	@echo "the book: _build/book.epub"
+
+# In this order: the pages say how large the files are.
+site: $(STAMP)  ## what goes online: _build/html, and in it the PDF and the ePub, with links to them
+	$(MAKE) pdf
+	$(MAKE) epub
+	BOOK_FILES='_build/book.pdf _build/book.epub' $(MAKE) html
 
 publish: $(STAMP)  ## execute, then write notebooks and results into book/: make publish PROFILE=cpu
 	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site --publish
@@ -93,5 +106,5 @@ format: $(STAMP)  ## mend and format the same code in place
 	$(BIN)/ruff format .
 	$(BIN)/python book/lint.py --format
 
-clean:  ## remove everything that was built; .venv stays
+clean:  ## remove everything that was built, _build/lab and your changes there too; .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ftlib.book.figures import small_multiples, use_style
-from ftlib.book.figures.panels import panels, png
+from ftlib.book.figures.panels import panels, png, smallest_text
 
 
 @pytest.fixture
@@ -52,3 +52,13 @@ def test_one_panel_alone_or_a_text_across_all_is_not_cut(style, extra):
     figure = small_multiples(1 + bool(extra))[0].figure
     figure.text(0, 0, extra) if extra else None
     assert panels(figure) == "[]"
+
+
+def test_a_picture_says_how_small_the_text_is_that_it_shows(style):
+    ax = small_multiples(1)[0]
+    assert smallest_text(ax.figure) == 10  # its ticks
+    ax.text(0, 0, "small", fontsize=8.5)
+    ax.text(0, 0, " ", fontsize=5)
+    ax.text(0, 0, "hidden", fontsize=5, visible=False)
+    assert Image.open(io.BytesIO(base64.b64decode(png(ax.figure)))).text["text"] == "8.5"
+    assert smallest_text(plt.figure()) == 10  # none at all

@@ -5,10 +5,12 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
 from pybtex.database import parse_file
+from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book/_ext"))
@@ -154,3 +156,55 @@ def test_a_chapter_of_one_world_has_the_answer_and_the_picture_of_its_own_first_
     path = ROOT / "book/11-the-toy.ipynb"
     (said,) = front.own_answer(path)
     assert "features" in said and front.first_picture(path)[1].startswith("Four panels of the plane")
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A builder of pages, and a PDF and an ePub that BOOK_FILES names."""
+    for name, size in (("book.pdf", 5_100_000), ("book.epub", 3_240_000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    monkeypatch.setenv("BOOK_FILES", f"{tmp_path / 'book.pdf'} {tmp_path / 'book.epub'}")
+    (tmp_path / "html").mkdir()
+    return SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=tmp_path / "html")
+
+
+LINKS = f'<a href="../{front.NAME}.pdf">PDF</a> (5.1 MB), <a href="../{front.NAME}.epub">ePub</a> (3.2 MB)'
+
+
+def test_the_files_that_are_named_stand_beside_the_pages_and_each_pages_foot_leads_there(site):
+    foots = {}
+    for page in ("book/01-x", "genindex"):
+        front.offer(site, page, "page.html", foots.setdefault(page, {}), None)
+    assert LINKS in foots["book/01-x"]["theme_extra_footer"]
+    assert f'href="{front.NAME}.pdf"' in foots["genindex"]["theme_extra_footer"]
+    front.copy_files(site, None)
+    assert (site.outdir / f"{front.NAME}.epub").stat().st_size == 3_240_000
+    assert {path.name for path in site.outdir.iterdir()} == {f"{front.NAME}.pdf", f"{front.NAME}.epub"}
+
+
+def front_page(site):
+    directive = front.Files.__new__(front.Files)
+    directive.state = SimpleNamespace(document=SimpleNamespace(settings=SimpleNamespace(env=Env())))
+    directive.env.app = site
+    return directive.run()
+
+
+def test_the_front_page_leads_to_the_files(site):
+    assert LINKS in front_page(site)[0].astext()
+
+
+@pytest.mark.parametrize(("builder", "named"), [("html", ""), ("epub", None), ("singlehtml", None)])
+def test_where_no_files_are_named_or_in_those_files_themselves_nothing_leads_there(site, builder, named, monkeypatch):
+    if named is not None:
+        monkeypatch.setenv("BOOK_FILES", named)
+    site.builder.name, foot = builder, {}
+    front.offer(site, "book/01-x", "page.html", foot, None)
+    front.copy_files(site, None)
+    assert foot == {} and front_page(site) == [] and not [*site.outdir.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["gone.pdf", "html"])
+def test_a_file_that_is_not_there_is_an_error_and_no_dead_link(site, name, monkeypatch):
+    monkeypatch.setenv("BOOK_FILES", str(site.outdir.parent / name))
+    with pytest.raises(ExtensionError, match=f"{name}, expected a file .pdf or .epub: `make site`"):
+        front.files(site)

@@ -5,9 +5,11 @@
   for a chapter that is measured in one, its own.
 * `{verdicts}` is a sentence for each claim that it names, with the clauses that the verdicts choose from.
 * `{fails}` says where a finding of the paper's is contradicted or undecided.
-* `{by-world}` is what a chapter recorded in every world that has executed it, in words or as a table.
+* `{by-world}` is what a chapter recorded in every world that has executed it, as a table.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
+* What $BOOK_FILES names, the book as a PDF and as an ePub, is put beside the pages; `{files}` and each page's foot lead
+  there. Nothing does where it names none, as in `make html`: what lies in _build may be of an earlier text.
 * In an ePub, which runs no scripts and is XML, formulas are pictures, moving ones a sentence, and code is left out.
 
     python book/_ext/front.py    # writes what holds where into README.md
@@ -20,6 +22,7 @@ import importlib.metadata
 import io
 import os
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -35,6 +38,7 @@ from measured import notebook_paths, read, table
 from PIL import Image
 from reading import SCORECARD
 from sphinx import addnodes
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +46,8 @@ LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-rep
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
 WIDTH = 480  # pixels of a card's picture
+NAME = "fine-tuning-calibrated"  # of the files that readers take along, since a book.pdf is lost among others
+FORMS = {".pdf": "PDF", ".epub": "ePub"}
 TEX = {  # what matplotlib does not know, and what it does
     r"\bigl": "", r"\bigr": "", r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\le ": r"\leq ", r"\ge ": r"\geq ",
     r"\text{": r"\mathrm{", r"\mathbb{1}": r"\mathbf{1}",
@@ -54,10 +60,13 @@ def setup(app):
     app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
     app.add_directive("by-world", ByWorld)
+    app.add_directive("files", Files)
     app.connect("config-inited", tell_version)
     app.connect("doctree-read", still, priority=800)  # after what the other extensions add
     app.connect("doctree-read", explain, priority=700)
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", offer)
+    app.connect("build-finished", copy_files)
     app.add_css_file("front.css")
     app.add_js_file("front.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -176,14 +185,12 @@ class Fails(Front):
 
 
 class ByWorld(Front):
-    """``{by-world} KEY``: what the page's chapter recorded as KEY, in a sentence a world or a row of a table.
+    """``{by-world} KEY``: of what the page's chapter recorded as KEY a row a world, the mean and the worst of each name.
 
-    The sentence stands within, with ``{world}`` and the recorded ``{names}``. A table has the names of ``:columns:``,
-    parted by semicolons, and of each the mean and the worst of what was recorded by pair or setup.
+    ``:columns:`` are the names, parted by semicolons; what was recorded of each is by pair or setup.
     """
 
     required_arguments = 1
-    has_content = True
     option_spec: ClassVar = {"columns": unchanged_required}
 
     def run(self):
@@ -191,9 +198,6 @@ class ByWorld(Front):
         found = by_world(self.book, path.stem, key, read(path)["metadata"]["ftlib"]["profile"])
         if not found:
             raise self.error(f"no world has recorded {key!r} in chapter {path.stem}: execute it, or name another")
-        if "columns" not in self.options:
-            template = " ".join(self.content)
-            return [nodes.paragraph("", " ".join(template.format(world=w, **values) for w, values in found.items()))]
         names = [name.strip() for name in self.options["columns"].split(";")]
         rows = [[world, *(mean_and_worst(values.get(name)) for name in names)] for world, values in found.items()]
         return [table(["", *names], rows)]
@@ -211,6 +215,15 @@ def by_world(book, chapter, key, profile):
 def mean_and_worst(values):
     """Of what was recorded by pair or setup, in points; None if it was not."""
     return values and f"{sum(values.values()) / len(values):.1f} ({max(values.values()):.1f})"
+
+
+class Files(SphinxDirective):
+    """``{files}``"""
+
+    def run(self):
+        if not (shown := links(files(self.env.app), "../" * self.env.docname.count("/"))):
+            return []
+        return [nodes.raw("", f'<p class="files">The whole book to take along: {shown}.</p>', format="html")]
 
 
 def own_answer(path):
@@ -263,6 +276,35 @@ def describe(app, page, template, context, doctree):
     metas = f'<meta name="description" content="{said}" />'
     metas += "".join(f'<meta property="{name}" content="{value}" />' for name, value in tags.items())
     context["metatags"] = context.get("metatags", "") + metas
+
+
+def files(app):
+    """``{path: name on the site}`` of the book's other forms; a name in $BOOK_FILES that leads nowhere is an error."""
+    paths = [Path(name) for name in os.environ.get("BOOK_FILES", "").split()] if app.builder.name == "html" else []
+    for path in paths:
+        if path.suffix not in FORMS or not path.is_file():
+            raise ExtensionError(
+                f"BOOK_FILES names {path}, expected a file {' or '.join(FORMS)}: `make site` makes both"
+            )
+    return {path: NAME + path.suffix for path in paths}
+
+
+def links(found, up):
+    """Links to them, for a page from which ``up`` leads to the site's root, with what they weigh."""
+    sizes = {path: f"{path.stat().st_size / 1e6:.1f} MB" for path in found}
+    return ", ".join(f'<a href="{up}{name}">{FORMS[path.suffix]}</a> ({sizes[path]})' for path, name in found.items())
+
+
+def offer(app, page, template, context, doctree):
+    """The links in the foot of every page."""
+    if shown := links(files(app), "../" * page.count("/")):
+        context["theme_extra_footer"] = f'<p class="files">The whole book: {shown}</p>'
+
+
+def copy_files(app, failure):
+    """Put them beside the pages."""
+    for path, name in () if failure else files(app).items():
+        shutil.copyfile(path, Path(app.outdir, name))
 
 
 @cache

@@ -8,8 +8,10 @@
 * Claims stand in small tables with every world side by side; the record of the page's own world is below each of them.
 * Code, parameters, records, hidden cells and long tables stand behind one switch, "show how": off, remembered; without
   JavaScript it is on.
-* A picture of several panels tells where they are, so that a phone can show them one below another.
-* At the foot: the command that redoes the chapter on the reader's images, its parameters, and the notebook to download.
+* A picture of several panels tells where they are, so that a phone can show them one below another; a new one tells how
+  small its text is too, so that a phone makes it as wide as that takes and no wider.
+* At the foot: the command that redoes the chapter on the reader's images, its parameters, the notebook to download, and
+  where to open it: `make lab`, and, once _config.yml has a `repository_url`, Colab and Binder.
 
 A new folder of results is on every page with the next build; nothing has to be executed for it.
 """
@@ -18,6 +20,7 @@ import html
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 from docutils import nodes
@@ -52,13 +55,15 @@ def unlist(app, name, template, context, doctree):
 
 
 def tell_panels(app, name, template, context, doctree):
-    """What `ftlib.book.figures` wrote into a picture of its panels, on the picture's element."""
+    """What `ftlib.book.figures` wrote into a picture, of its panels and its text, on the picture's element."""
     sources = {file: source for source, file in app.builder.images.items()}
 
     def tell(found):
         with Image.open(Path(app.srcdir, sources[found[1]])) as picture:
-            said = getattr(picture, "text", {}).get("panels", "[]")
-        return found[0] if said == "[]" else f"{found[0]}data-panels='{said}' "
+            said = getattr(picture, "text", {})
+        panels, text = said.get("panels", "[]"), said.get("text")
+        told = f"data-panels='{panels}' " if panels != "[]" else ""
+        return found[0] + told + (f'data-text="{text}" ' if text else "")
 
     context["body"] = re.sub(r'<img (?=[^>]*src="[./]*_images/([^"]+\.png)")', tell, context.get("body", ""))
 
@@ -100,7 +105,7 @@ def dress(app, doctree):
         first += chips(source.stem, worlds)
     section[1:1] = first
     if "parameters" in source.read_text(encoding="utf-8") and source.stem != SCORECARD:
-        section.extend(foot(app.env, source))
+        section.extend(foot(app.env, source, app.config.html_theme_options))
 
 
 def gather(section, claims, own):
@@ -176,8 +181,8 @@ def chips(chapter, worlds):
         yield nodes.raw("", f'<p class="worlds">{what}: {" ".join(links)}</p>', format="html")
 
 
-def foot(env, source):
-    """How to redo the chapter, its parameters, and where its notebook is."""
+def foot(env, source, theme):
+    """How to redo the chapter, its parameters, and where its notebook is and opens."""
     cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
     parameters = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ()))
     ours = "\nbenchmarks = " in parameters
@@ -198,8 +203,33 @@ def foot(env, source):
     begin, end = ("<details><summary>The parameters and their defaults</summary>", "</details>")
     shown = nodes.literal_block(parameters, parameters, language="python")
     folded = [nodes.raw("", begin, format="html"), shown, nodes.raw("", end, format="html")]
-    return [
-        nodes.container(
-            "", rubric, nodes.literal_block(command, command, language="bash"), said, *folded, classes=["redo"]
-        )
-    ]
+    shown = [nodes.literal_block(command, command, language="bash"), said, *opening(source, theme), *folded]
+    return [nodes.container("", rubric, *shown, classes=["redo"])]
+
+
+def opening(source, theme):
+    """Where the notebook can be changed cell by cell, in words, and what Colab has to be told first."""
+    url, branch = theme.get("repository_url", ""), theme.get("repository_branch") or "main"
+    said = [nodes.Text("To change it cell by cell: "), nodes.literal("", "make lab")]
+    said += [nodes.Text(" opens a copy of all chapters in JupyterLab, set to few images")]
+    places = launches(url, branch, f"book/{source.name}")
+    for word, (place, address) in zip(("; as published it opens in ", " and "), places.items(), strict=False):
+        said += [nodes.Text(word), nodes.reference("", place, refuri=address, internal=False)]
+    if "Colab" not in places:
+        return [nodes.paragraph("", "", *said, nodes.Text("."))]
+    name = url.rstrip("/").removesuffix(".git").rpartition("/")[2]
+    cell = f"!git clone --quiet --depth 1 --branch {branch} {url}\n"
+    cell += f'%pip install --quiet "./{name}[chapters]"\n%cd {name}/book'
+    said += [nodes.Text(". Colab needs this cell before all others:")]
+    return [nodes.paragraph("", "", *said), nodes.literal_block(cell, cell, language="ipython")]
+
+
+def launches(url, branch, path):
+    """Service to the address at which it opens a file of a repository; empty where that has none."""
+    if not (url := url.rstrip("/").removesuffix(".git")):
+        return {}
+    _, hub, on_github = url.partition("://github.com/")
+    where = f"gh/{on_github}" if hub else f"git/{quote(url, safe='')}"
+    binder = f"https://mybinder.org/v2/{where}/{quote(branch, safe='')}?urlpath=lab/tree/{path}"
+    colab = {"Colab": f"https://colab.research.google.com/github/{on_github}/blob/{branch}/{path}"} if hub else {}
+    return colab | {"Binder": binder}

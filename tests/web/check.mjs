@@ -22,7 +22,7 @@ const VISITS = [
 const BROWSERS = ["chromium", "chromium-browser", "google-chrome"];
 const PAGE_BYTES = 1e6; // a page with its own figures, compressed; scripts and fonts of all pages are shared
 const TEXT_PX = 10; // the smallest text of a figure on a phone
-const TEXT_PT = 8; // the smallest text that ftlib.book.figures draws, in points of the figure as it is made
+const TEXT_PT = 8; // the smallest text of a figure that does not say its own, in points of the figure as it is made
 
 const browserPath = process.env.CHROMIUM
   ?? process.env.PATH.split(":").flatMap((folder) => BROWSERS.map((name) => join(folder, name))).find(existsSync);
@@ -39,7 +39,7 @@ const browser = await chromium.launch({ executablePath: browserPath, args: ["--n
 let faults = 0;
 for (const name of pages) {
   const path = join(SITE, "book", name);
-  tell(name, [...weigh(path)]);
+  tell(name, [...weigh(path), ...dead(path)]);
   for (const visit of VISITS) tell(`${name} (${visit.name})`, await look(path, visit));
 }
 await browser.close();
@@ -69,6 +69,13 @@ function* weigh(path) {
   const own = [...images].map((image) => statSync(join(SITE, "_images", image)).size);
   const bytes = own.reduce((sum, size) => sum + size, gzipSync(text).length);
   if (bytes > PAGE_BYTES) yield `${(bytes / 1e6).toFixed(2)} MB with its figures, expected at most ${PAGE_BYTES / 1e6}`;
+}
+
+/** Links to files of this site that are not there, which no browser asks for before somebody follows them. */
+function* dead(path) {
+  const links = new Set([...readFileSync(path, "utf8").matchAll(/<a [^>]*href="([^"#?]+)/g)].map((match) => match[1]));
+  for (const link of [...links].filter((one) => !/^[a-z]+:/.test(one)))
+    if (!existsSync(join(path, "..", decodeURIComponent(link)))) yield `a link leads to ${link}, which is not there`;
 }
 
 // --- what a reader sees ---------------------------------------------------------------------------------------------
@@ -135,7 +142,7 @@ function smallText([px, pt, dpis]) {
   return [...document.querySelectorAll("article img")].flatMap((image) => {
     const dpi = dpis[image.src.split("/").pop()];
     if (!dpi || !image.width) return [];
-    const shown = (pt * image.width) / ((image.naturalWidth * 72) / dpi);
+    const shown = ((image.dataset.text ?? pt) * image.width) / ((image.naturalWidth * 72) / dpi);
     return shown < px ? [`text of ${shown.toFixed(1)} px in ${image.src.split("/").pop().slice(0, 12)}, ${image.alt.slice(0, 60)}`] : [];
   });
 }

@@ -14,10 +14,12 @@
   document.querySelectorAll(".pst-scrollable-table-container").forEach((e) => reach(e, "table, scrolls sideways"));
 
   // On a phone a figure of several panels that is too wide becomes one panel below another, each cut out of the same
-  // picture; what is still too wide scrolls within its frame. Figures are made at 150 dots an inch: at 0.62 of its dots,
-  // a little padding included, the smallest text of 8 points has 10 pixels.
+  // picture; what is still too wide scrolls within its frame. Figures are made at 150 dots an inch: at 0.6 of them text of
+  // 8 points has 10 pixels, and none is smaller unless the picture says so.
   const phone = matchMedia("(max-width: 40rem)");
-  const LEAST = 0.64;
+  const LEAST = 0.62;
+  const PADDING = 13; // of a picture in the dark, both sides
+  const MARGINS = 44; // of the screen, which panels leave free where they can: wider is taller, and a first screen short
   const MOST = 0.85;
 
   function stack(image) {
@@ -25,7 +27,7 @@
     const widths = panels.flatMap((lines) => lines.map((line) => line.reduce((sum, [x0, , x1]) => sum + x1 - x0, 0)));
     const stacked = document.createElement("div");
     image.after(stacked);
-    const room = stacked.clientWidth / Math.max(...widths);
+    const room = (stacked.clientWidth - MARGINS) / Math.max(...widths);
     const whole = Math.min(MOST * image.naturalWidth, Math.max(LEAST * image.naturalWidth, room));
     const high = (whole * image.naturalHeight) / image.naturalWidth;
     stacked.className = "stacked";
@@ -48,15 +50,22 @@
     image.hidden = true;
   }
 
+  const turn = document.createElement("p");
+  turn.className = "turn";
+  turn.textContent = "scrolls; whole on a phone held sideways";
+
   document.querySelectorAll(".bd-article figure img[src*='_images/'], .bd-article div.cell_output img[src*='_images/']")
     .forEach((image) => {
       const fit = () => {
         if (!phone.matches || image.hidden) return;
         const frame = image.closest("figure") ?? image.parentElement;
-        const least = Math.ceil(image.naturalWidth * LEAST);
+        const least = Math.ceil((image.naturalWidth * 0.6 * 8) / (image.dataset.text ?? 8)) + PADDING;
         if (image.dataset.panels && least > frame.clientWidth) stack(image);
         else image.style.setProperty("--whole", `${least}px`);
-        if (frame.scrollWidth > frame.clientWidth) reach(frame, "figure, scrolls sideways");
+        if (frame.scrollWidth <= frame.clientWidth) return;
+        reach(frame, "figure, scrolls sideways");
+        const before = turn.isConnected && frame.compareDocumentPosition(turn) & Node.DOCUMENT_POSITION_PRECEDING;
+        if (!image.dataset.panels && !before) (image.closest("a") ?? image).after(turn);
       };
       image.complete && image.naturalWidth ? fit() : image.addEventListener("load", fit);
     });

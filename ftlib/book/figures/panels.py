@@ -1,4 +1,7 @@
-"""Where a picture's panels are, so that a page can stack them on a screen that is too narrow for all side by side."""
+"""Where a picture's panels are and how small its text is, for screens that are too narrow for the picture as it is.
+
+A page can stack the panels, and need not make a picture wider than its text takes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from IPython.core.getipython import get_ipython
 from IPython.core.pylabtools import print_figure
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 PAD = 2 / 72  # inches around what is cut out
@@ -25,8 +29,16 @@ def tell_panels() -> None:
 
 
 def png(figure: Figure) -> Any:
-    """The figure as a notebook keeps it, in base 64, with what `panels` says under "panels"."""
-    return print_figure(figure, "png", base64=True, metadata={"panels": panels(figure)})
+    """The figure as a notebook keeps it, in base 64, with what `panels` and `smallest_text` say."""
+    told = {"panels": panels(figure), "text": f"{smallest_text(figure):g}"}
+    return print_figure(figure, "png", base64=True, metadata=told)
+
+
+def smallest_text(figure: Figure) -> float:
+    """In points, of all that a figure writes; 10, the style's own, if it writes nothing."""
+    figure.draw_without_rendering()  # ticks have their labels from here on
+    shown = (text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip())
+    return min((float(text.get_fontsize()) for text in shown), default=10.0)
 
 
 def panels(figure: Figure) -> str:
