@@ -185,7 +185,7 @@ class Fails(Front):
 
 
 class ByWorld(Front):
-    """``{by-world} KEY``: of what the page's chapter recorded as KEY a row a world, the mean and the worst of each name.
+    """``{by-world} KEY``: a row a world of what the chapter recorded as KEY, mean and worst of each name.
 
     ``:columns:`` are the names, parted by semicolons; what was recorded of each is by pair or setup.
     """
