@@ -8,9 +8,6 @@
 * `{by-world}` is what a chapter recorded in every world that has executed it, as a table.
 * The first use of each of the glossary's words on a page leads there and shows its meaning.
 * Every page gets a description, a picture for those who share it, and the book's sign.
-* What $BOOK_FILES names, the book as a PDF and as an ePub, is put beside the pages; `{files}` and each page's foot lead
-  there. Nothing does where it names none, as in `make html`: what lies in _build may be of an earlier text.
-* In an ePub, which runs no scripts and is XML, formulas are pictures, moving ones a sentence, and code is left out.
 
     python book/_ext/front.py    # writes what holds where into README.md
 """
@@ -18,11 +15,9 @@
 import ast
 import base64
 import html
-import importlib.metadata
 import io
 import os
 import re
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -32,13 +27,10 @@ from docutils import nodes
 from docutils.parsers.rst.directives import class_option, unchanged_required
 from ftlib.book.record import load_results
 from ftlib.book.worlds import NAMES, claims_in, read_worlds, sentences
-from matplotlib.font_manager import FontProperties
-from matplotlib.mathtext import MathTextParser, math_to_image
 from measured import notebook_paths, read, table
 from PIL import Image
 from reading import SCORECARD
 from sphinx import addnodes
-from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,12 +38,6 @@ LEAD = ("03-what-breaks", "04-the-features-improve", "05-the-logit-gap", "06-rep
 BEGIN, END = "<!-- what holds where: python book/_ext/front.py -->", "<!-- end -->"
 DESCRIPTION = "What a classifier loses when it is fine-tuned on some of its classes, and how far one number repairs it."
 WIDTH = 480  # pixels of a card's picture
-NAME = "fine-tuning-calibrated"  # of the files that readers take along, since a book.pdf is lost among others
-FORMS = {".pdf": "PDF", ".epub": "ePub"}
-TEX = {  # what matplotlib does not know, and what it does
-    r"\bigl": "", r"\bigr": "", r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\le ": r"\leq ", r"\ge ": r"\geq ",
-    r"\text{": r"\mathrm{", r"\mathbb{1}": r"\mathbf{1}",
-}  # fmt: skip
 
 
 def setup(app):
@@ -60,13 +46,8 @@ def setup(app):
     app.add_directive("verdicts", Verdicts)
     app.add_directive("fails", Fails)
     app.add_directive("by-world", ByWorld)
-    app.add_directive("files", Files)
-    app.connect("config-inited", tell_version)
-    app.connect("doctree-read", still, priority=800)  # after what the other extensions add
     app.connect("doctree-read", explain, priority=700)
     app.connect("html-page-context", describe)
-    app.connect("html-page-context", offer)
-    app.connect("build-finished", copy_files)
     app.add_css_file("front.css")
     app.add_js_file("front.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -217,15 +198,6 @@ def mean_and_worst(values):
     return values and f"{sum(values.values()) / len(values):.1f} ({max(values.values()):.1f})"
 
 
-class Files(SphinxDirective):
-    """``{files}``"""
-
-    def run(self):
-        if not (shown := links(files(self.env.app), "../" * self.env.docname.count("/"))):
-            return []
-        return [nodes.raw("", f'<p class="files">The whole book to take along: {shown}.</p>', format="html")]
-
-
 def own_answer(path):
     """The answer that an executed chapter computed for its own world, in a list; empty if it computed none."""
     for output in (output for cell in read(path)["cells"] for output in cell.get("outputs", ())):
@@ -254,11 +226,6 @@ def first_picture(path):
 # --- the book as a whole ---------------------------------------------------------------------------------------------
 
 
-def tell_version(app, config):
-    """An ePub has to say which version of the book it is."""
-    config.version = config.version or importlib.metadata.version("ftlib")
-
-
 def describe(app, page, template, context, doctree):
     """A description and a picture for search engines and those who share the page."""
     said = next((p.astext() for p in doctree.findall(nodes.paragraph) if len(p.astext()) > 60), "") if doctree else ""
@@ -276,35 +243,6 @@ def describe(app, page, template, context, doctree):
     metas = f'<meta name="description" content="{said}" />'
     metas += "".join(f'<meta property="{name}" content="{value}" />' for name, value in tags.items())
     context["metatags"] = context.get("metatags", "") + metas
-
-
-def files(app):
-    """``{path: name on the site}`` of the book's other forms; a name in $BOOK_FILES that leads nowhere is an error."""
-    paths = [Path(name) for name in os.environ.get("BOOK_FILES", "").split()] if app.builder.name == "html" else []
-    for path in paths:
-        if path.suffix not in FORMS or not path.is_file():
-            raise ExtensionError(
-                f"BOOK_FILES names {path}, expected a file {' or '.join(FORMS)}: `make site` makes both"
-            )
-    return {path: NAME + path.suffix for path in paths}
-
-
-def links(found, up):
-    """Links to them, for a page from which ``up`` leads to the site's root, with what they weigh."""
-    sizes = {path: f"{path.stat().st_size / 1e6:.1f} MB" for path in found}
-    return ", ".join(f'<a href="{up}{name}">{FORMS[path.suffix]}</a> ({sizes[path]})' for path, name in found.items())
-
-
-def offer(app, page, template, context, doctree):
-    """The links in the foot of every page."""
-    if shown := links(files(app), "../" * page.count("/")):
-        context["theme_extra_footer"] = f'<p class="files">The whole book: {shown}</p>'
-
-
-def copy_files(app, failure):
-    """Put them beside the pages."""
-    for path, name in () if failure else files(app).items():
-        shutil.copyfile(path, Path(app.outdir, name))
 
 
 @cache
@@ -346,44 +284,6 @@ def within(node, kinds):
     while node is not None and not isinstance(node, kinds):
         node = node.parent
     return node is not None
-
-
-def still(app, doctree):
-    """What an ePub, which runs no scripts and is XML, can show: formulas as pictures, moving ones in words, no code."""
-    if app.builder.name != "epub":
-        return
-    for part in [*doctree.findall(nodes.container)]:
-        tags = {*part["classes"], *part.parent.get("classes", ())}
-        if "redo" in tags or ("tag_solution" not in tags and {"cell_input", "tag_hide-cell"} & {*part["classes"]}):
-            part.parent.remove(part)
-    for math in [*doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))]:
-        if shown := drawn(math.astext()):
-            inline = isinstance(math, nodes.math)
-            math.replace_self(nodes.raw("", shown if inline else f"<p>{shown}</p>", format="html"))
-    for raw in [*doctree.findall(nodes.raw)]:
-        text = raw.astext()
-        if "<script" in text:
-            raw.replace_self(nodes.paragraph("", "Here a picture moves in the book's web edition.", classes=["still"]))
-        else:
-            text = text.replace("<br>", "<br/>").replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
-            text = re.sub(r'href="([\w-]+)\.html', r'href="\1.xhtml', text)
-            raw.replace_self(nodes.raw("", text, format=raw["format"]))
-
-
-@cache
-def drawn(tex):
-    """A formula as a picture on the line of the text, if it has nothing that matplotlib does not know."""
-    for name, known in TEX.items():
-        tex = tex.replace(name, known)
-    formula, written, size = f"${' '.join(tex.split())}$", io.BytesIO(), 10
-    try:
-        _, height, depth, *_ = MathTextParser("path").parse(formula, prop=FontProperties(size=size))
-        math_to_image(formula, written, prop=FontProperties(size=size), format="svg")
-    except ValueError:
-        return None
-    style = f"height: {height / size:.2f}em; vertical-align: {-depth / size:.2f}em"
-    source = base64.b64encode(written.getvalue()).decode()
-    return f'<img src="data:image/svg+xml;base64,{source}" alt="{html.escape(tex)}" style="{style}"/>'
 
 
 def main():
