@@ -81,9 +81,9 @@ def test_a_page_shows_what_its_chapter_recorded_in_every_world_and_its_own_trial
 
 def test_what_pages_show_by_world_was_recorded_under_these_names():
     for path in (ROOT / "book").glob("[0-9][0-9]-*.md"):
-        for key, columns in re.findall(r"\{by-world\} (\S+)\n(?::columns: (.+))?", path.read_text(encoding="utf-8")):
+        for key, rows in re.findall(r"\{by-world\} (\S+)\n(?::rows: (.+))?", path.read_text(encoding="utf-8")):
             found = front.by_world(ROOT / "book", path.stem, key, "cpu")["drawn characters"]
-            assert {name.strip() for name in columns.split(";") if columns} <= set(found), (path.stem, key)
+            assert {name.strip() for name in rows.split(";") if rows} <= set(found), (path.stem, key)
 
 
 def test_the_readme_says_what_the_published_results_say():

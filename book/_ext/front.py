@@ -166,22 +166,22 @@ class Fails(Front):
 
 
 class ByWorld(Front):
-    """``{by-world} KEY``: a row a world of what the chapter recorded as KEY, mean and worst of each name.
+    """``{by-world} KEY``: a column a world of what the chapter recorded as KEY, mean and worst of each name.
 
-    ``:columns:`` are the names, parted by semicolons; what was recorded of each is by pair or setup.
+    ``:rows:`` are the names, parted by semicolons; what was recorded of each is by pair or setup.
     """
 
     required_arguments = 1
-    option_spec: ClassVar = {"columns": unchanged_required}
+    option_spec: ClassVar = {"rows": unchanged_required}
 
     def run(self):
         path, (key,) = Path(self.env.doc2path(self.env.docname)), self.arguments
         found = by_world(self.book, path.stem, key, read(path)["metadata"]["ftlib"]["profile"])
         if not found:
             raise self.error(f"no world has recorded {key!r} in chapter {path.stem}: execute it, or name another")
-        names = [name.strip() for name in self.options["columns"].split(";")]
-        rows = [[world, *(mean_and_worst(values.get(name)) for name in names)] for world, values in found.items()]
-        return [table(["", *names], rows)]
+        names = [name.strip() for name in self.options["rows"].split(";")]
+        rows = [[name, *(mean_and_worst(values.get(name)) for values in found.values())] for name in names]
+        return [table([key, *found], rows)]
 
 
 def by_world(book, chapter, key, profile):
