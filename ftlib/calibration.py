@@ -228,7 +228,7 @@ def recommended(split: ClassSplit, old_head: bool = True) -> str:
 
     Or where the old head is lost. Where few classes are seen, the advantage that `mirrored` reads off its few rivals
     within S is larger than that of an absent image over many in U, and its γ too small: so in networks that learnt from
-    scratch. With ImageNet's features `mirrored` was the better one at any number of seen classes (the book's chapter 7).
+    scratch. With ImageNet's features `mirrored` was the better one at any number of seen classes (chapter 7).
 
     >>> recommended(ClassSplit([0], [1, 2])), recommended(ClassSplit([0], [1, 2, 3]))
     ('mirrored', 'margin_quantile')
