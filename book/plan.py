@@ -13,8 +13,9 @@ import re
 import jupytext
 import yaml
 
-# What a chapter calls to read results that are not its own, and which of them it then shows.
-QUOTING = {"record.elsewhere()": "*/{}.json", "load_results()": "*/*.json", "read_worlds()": "*/*.json"}
+# What a chapter calls to read results that are not its own, all of which it then shows. What a page says of its own
+# chapter's other worlds is drawn when the site is built (`{by-world}` in _ext/front.py), and is never too old.
+QUOTING = "load_results()", "read_worlds()"
 
 # As in ftlib.book.record, whose import would load torch before `--help` is shown.
 UNPUBLISHED = ("ci", "quick", "local", "mutant")
@@ -100,7 +101,7 @@ def quoted(book, chapter, profile):
     """``{path in results: sha256}`` of what a chapter's page shows: its own results, and those that it reads."""
     text = (book / f"{chapter}.md").read_text(encoding="utf-8")
     asked = [f"{profile}/{chapter}.json"]
-    asked += [pattern.format(chapter) for call, pattern in QUOTING.items() if call in text]
+    asked += ["*/*.json"] * any(call in text for call in QUOTING)
     found = {path for pattern in asked for path in (book / "results").glob(pattern)}
     return {
         f"{path.parent.name}/{path.name}": digest(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,8 +65,8 @@ class Evidence(NamedTuple):
         return Evidence(*(part[rows] for part in self))
 
 
-def resampled(gamma: Callable[[Evidence], float], images: Evidence) -> dict[str, tuple[float, float]]:
-    """The middle 95 % of γ over images drawn with replacement, and over classes drawn with all of theirs."""
+def resampled(gammas: Callable[[Evidence], Sequence[float]], images: Evidence) -> dict[str, np.ndarray]:
+    """The ends of the middle 95 % of each γ [2, K], over images drawn with replacement, and over whole classes."""
     n, rng = len(images.label), seeded(0, "bootstrap")
     order = images.label.argsort(kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(images.label[order])) + 1)
@@ -77,5 +77,5 @@ def resampled(gamma: Callable[[Evidence], float], images: Evidence) -> dict[str,
         return images.take(np.concatenate(drawn))._replace(label=label)
 
     draws = {"images": lambda: images.take(rng.integers(n, size=n)), "classes": classes}
-    found = {name: np.quantile([gamma(draw()) for _ in range(DRAWS)], (0.025, 0.975)) for name, draw in draws.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in found.items()}
+    ends = 0.025, 0.975
+    return {name: np.quantile([gammas(draw()) for _ in range(DRAWS)], ends, axis=0) for name, draw in draws.items()}

@@ -40,7 +40,7 @@ class Calibrated:
     Attributes
     ----------
     gamma : Gamma
-        The recommended one, in logits; ``estimator`` names it.
+        The recommended one, in logits; ``estimator`` says which of its two estimators gave it.
     by_estimator : dict of str to Gamma
         Every estimator that the inputs allow.
     interval : (float, float)
@@ -91,7 +91,7 @@ def calibrate(
     unlabelled: Array | None = None,
     prefer: Mapping[str, float | str] | None = None,
 ) -> Calibrated:
-    """The recommended γ, by `calibration.recommended` `mirrored` or `margin_quantile`, and what speaks against it.
+    """The recommended γ, the larger of `mirrored` and `margin_quantile`, and what speaks against it.
 
     Parameters
     ----------
@@ -116,12 +116,13 @@ def calibrate(
     Examples
     --------
     >>> split = ClassSplit(seen=[0, 1], absent=[2, 3])
-    >>> logits, old_head = np.array([[9.0, 3, 1, 0], [2, 8, 0, 1]]), np.array([[5.0, 3, 1, 0], [2, 5, 0, 1]])
-    >>> found = calibrate(logits, np.array([0, 1]), split, old_head)
+    >>> logits = np.array([[12.0, 9, 1, 0], [12, 9, 0, 1], [9, 12, 1, 0], [2, 8, 3, 0]])
+    >>> old_head = np.array([[3.0, 2, 1, 0], [3, 2, 0, 1], [2, 3, 1, 0], [2, 3, 1, 0]])
+    >>> found = calibrate(logits, np.array([0, 0, 1, 1]), split, old_head)
     >>> float(found.gamma), found.estimator, found.advised
-    (3.5, 'mirrored', True)
+    (9.0, 'mirrored', True)
     >>> found.without, found.with_gamma
-    (Accuracy(seen=1.0, absent_at_most=0.5), Accuracy(seen=1.0, absent_at_most=1.0))
+    (Accuracy(seen=1.0, absent_at_most=0.25), Accuracy(seen=0.75, absent_at_most=1.0))
     """
     prefer = _preferences(prefer or {}, old_head, unlabelled)
     logits = check_logits(logits, split)
@@ -147,32 +148,41 @@ def calibrate(
     weighed = weight * share / (weight * share + 1 - share) if prefer else None
 
     told = prefer.keys() - {"min_sy"}  # what no other estimator takes
-    choice = "mirrored" if told else calibration.recommended(split, old is not None)
+    asked_of = ["mirrored"] if told else ["mirrored", "margin_quantile"][old is None :]
+    few = 2 * len(split.seen) < len(split.absent)  # whose few rivals make the mirrored γ too small
 
-    def by(name: str, images: Evidence) -> float:
-        if name == "margin_quantile":
-            return float(np.quantile(images.seen, 0.05))
-        return best_of_mirrored(images.mirrored, images.label, split, weighed)
+    def each(images: Evidence) -> list[float]:
+        by = {
+            "mirrored": lambda: best_of_mirrored(images.mirrored, images.label, split, weighed),
+            "margin_quantile": lambda: float(np.quantile(images.seen, 0.05)),
+        }
+        return [by[name]() for name in asked_of]
 
-    def bound(images: Evidence) -> float:
-        return _within(by(choice, images), images, prefer)
+    def both(images: Evidence) -> tuple[float, float]:
+        """γ, and one whose sign tells whether there is a gap: the quantile takes its share in any case."""
+        gammas = each(images)
+        return _within(max(gammas), images, prefer), max(gammas) if few else gammas[0]
 
-    found = {} if old is None else {"mirrored": Gamma(by("mirrored", images), split)}
+    found = {} if old is None else {"mirrored": best_of_mirrored(images.mirrored, images.label, split, weighed)}
     found["competitor_gap"] = Gamma(float(images.gap.mean()), split)
     for name in ("average_logit_gap", "rival_share", "margin_quantile"):
         found[name] = getattr(calibration, name)(logits, labels, split)
     found["prior_gamma"] = calibration.prior_gamma(labels.repeat(-(-total // len(labels)))[:total], split)
     if unlabelled is not None:
         found["absent_share"] = calibration.absent_share(unlabelled, split, share)
-    gamma = Gamma(bound(images), split)
+    choice = asked_of[int(np.argmax(each(images)))]
+    gamma, sign = both(images)
+    gamma = Gamma(gamma, split)
     with_gamma = images.accuracy(gamma)
     for name, has in (("min_sy", with_gamma.seen), ("min_uy", with_gamma.absent_at_most)):
         if has + 1e-9 < (least := float(prefer.get(name, 0))):
             raise ValueError(f"no γ keeps {name}={least}: it comes to {has:.3f} at γ={gamma:.2f}; ask for less")
-    spread = resampled(bound, images)
+    ends = resampled(both, images)
+    spread = {name: (float(low), float(high)) for name, ((low, _), (high, _)) in ends.items()}
     lows, highs = zip(*spread.values(), strict=True)
     interval = min(*lows, gamma), max(*highs, gamma)
-    advice = _advice(logits, old, images, gamma, *interval)
+    signs = [sign, *(float(end) for of in ends.values() for end in of[:, 1])]
+    advice = _advice(logits, old, images, gamma, min(signs), max(signs))
     if total > len(labels):
         advice.append(Advice("note", "sampled", f"found from {len(labels):,} of {total:,} images, drawn at random"))
     if prefer.get("share") == "unlabelled":

@@ -7,14 +7,14 @@ from fakes import SPLIT, FakeRun, identity, runs
 
 from ftlib.book.boundary import extremes, gains, recommended_gamma, word
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import mirrored
+from ftlib.calibration import recommended
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 
 def test_a_gain_is_that_of_the_calibrated_model_over_a_reference_as_it_is():
     run, before, head = FakeRun(0), FakeRun(1, strength=0.5), identity()
     gamma = recommended_gamma(run.seen_train, SPLIT, head)
-    assert gamma == mirrored(run.seen_train.logits, run.seen_train.labels, SPLIT, run.seen_train.features)
+    assert gamma == recommended(run.seen_train.logits, run.seen_train.labels, SPLIT, run.seen_train.features)
     gained = gains(run, {"before": before}, head)
     now, then = (split_accuracies(r.test.logits, r.test.labels, SPLIT, g) for r, g in ((run, gamma), (before, 0.0)))
     assert gained["yy", "before"] == pytest.approx(100 * (now.yy - then.yy))

@@ -44,29 +44,33 @@ def codes(found, *levels):
 # ---------------------------------------------------------------------------------------------- what is recommended
 
 
-def test_with_the_old_head_mirrored_is_recommended_and_equals_the_estimator():
-    logits, labels, old = draw()
+@pytest.mark.parametrize(("signal", "estimator"), [(1.0, "mirrored"), (4.0, "margin_quantile")])
+def test_with_the_old_head_the_larger_of_both_is_recommended_and_named(signal, estimator):
+    """Classes that are told apart with ease leave a wide margin, of which the quantile takes the far end."""
+    logits, labels, old = draw(signal=signal)
     found = calibrate(logits, labels, SPLIT, old)
-    assert found.estimator == "mirrored"
-    assert found.gamma == calibration.mirrored(logits, labels, SPLIT, old) == found.by_estimator["mirrored"]
+    both = calibration.mirrored(logits, labels, SPLIT, old), calibration.margin_quantile(logits, labels, SPLIT)
+    assert found.gamma == max(both) == calibration.recommended(logits, labels, SPLIT, old)
+    assert (found.by_estimator["mirrored"], found.by_estimator["margin_quantile"]) == pytest.approx(both)
+    assert found.estimator == estimator and found.by_estimator[estimator] == max(both)
 
 
 def test_without_it_a_quantile_of_the_margins_is_and_every_other_estimator_is_told():
     logits, labels, _ = draw()
     found = calibrate(logits, labels, SPLIT)
     assert found.estimator == "margin_quantile" and found.gamma == found.by_estimator["margin_quantile"]
+    assert found.gamma == calibration.recommended(logits, labels, SPLIT)
     for name, gamma in found.by_estimator.items():
         arguments = (labels, SPLIT) if name == "prior_gamma" else (logits, labels, SPLIT)
         assert gamma == pytest.approx(getattr(calibration, name)(*arguments)), name
     assert len(found.by_estimator) == 5
 
 
-@pytest.mark.parametrize(("seen", "estimator"), [(7, "mirrored"), (6, "margin_quantile")])
-def test_where_fewer_than_half_as_many_are_seen_as_absent_it_is_the_quantile_unless_more_is_told(seen, estimator):
-    logits, labels, old = (part[draw()[1] < seen] for part in draw())
-    split = ClassSplit(range(seen), range(seen, 20))
-    assert calibration.recommended(split) == calibrate(logits, labels, split, old).estimator == estimator
-    assert calibrate(logits, labels, split, old, prefer={"share": 0.1}).estimator == "mirrored"
+def test_what_only_mirrored_can_be_told_makes_it_the_one():
+    logits, labels, old = draw()
+    for prefer in ({"share": 0.1}, {"weight": 0.5}, {"min_uy": 0.5}):
+        found = calibrate(logits, labels, SPLIT, old, prefer=prefer)
+        assert found.estimator == "mirrored" and found.gamma < found.by_estimator["margin_quantile"]
 
 
 def test_the_recommended_gamma_repairs_what_the_gap_broke():
@@ -119,7 +123,7 @@ def test_of_very_many_images_some_are_looked_at_and_that_is_said():
     logits, labels, old = draw(n=30_000)
     found = calibrate(logits, labels, SPLIT, old)
     assert "sampled" in codes(found) and "sampled" not in codes(calibrate(*draw()[:2], SPLIT))
-    assert found.gamma == pytest.approx(calibration.mirrored(logits, labels, SPLIT, old), abs=0.2)
+    assert found.gamma == pytest.approx(calibration.recommended(logits, labels, SPLIT, old), abs=0.2)
 
 
 # ---------------------------------------------------------------------------------------------- along the curve

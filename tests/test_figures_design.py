@@ -92,10 +92,19 @@ def test_names_at_the_ends_of_lines_do_not_overlap_and_keep_their_order():
     assert [text.get_color() for text in ax.texts] == ["red", "blue", "black"]
 
 
+def test_a_long_name_takes_two_lines_and_the_room_of_two():
+    ax = plt.subplots()[1]
+    long = "largest other absent logit"
+    design.label_ends(ax, 9.0, [(0.50, long), (0.51, "lead")], {long: "red", "lead": "blue"})
+    first, second = ax.texts
+    assert first.get_text().split("\n") == ["largest other", "absent logit"]
+    assert second.xy[1] - first.xy[1] == pytest.approx(1.5 * 0.065, abs=1e-9)
+
+
 def test_the_style_is_set_for_all_that_follows():
     with mpl.rc_context():
         figures.use_style()
-        assert plt.subplots()[0].get_figwidth() == figures.WIDTH
+        assert plt.subplots()[0].get_figwidth() == figures.NARROW
 
 
 def test_a_class_whose_name_the_typeface_lacks_is_drawn_as_its_number():

@@ -79,7 +79,7 @@ def test_regret_shows_every_pair_the_mean_and_the_worst():
     dots, bar, *_ = ax.lines
     assert dots.get_xdata().tolist() == [1, 4] and dots.get_color() == figures.COLOURS["ALG"]
     assert bar.get_xdata().tolist() == [2.5, 2.5]
-    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [("2.5, worst 4.0", 0), ("0.3, worst 0.5", 1)]
+    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [("2.5 (4.0)", 0), ("0.3 (0.5)", 1)]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["ALG", "mirrored"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
 

@@ -76,7 +76,7 @@ def test_a_page_shows_what_its_chapter_recorded_in_every_world_and_its_own_trial
     assert list(front.by_world(book, "06-repair", "left", "quick").items()) == [("these runs", 2), *drawn.items()]
     assert front.by_world(book, "06-repair", "right", "cpu") == {}
     assert front.mean_and_worst(drawn["drawn characters"]["ALG"]) == "2.5 (4.0)"
-    assert front.mean_and_worst(None) is None
+    assert front.mean_and_worst(None) is None and front.mean_and_worst("3 of 4") == "3 of 4"
 
 
 def test_what_pages_show_by_world_was_recorded_under_these_names():

@@ -94,10 +94,10 @@ def from_checkpoints(world, after="after.safetensors", *more, model="test_resnet
 def test_logits_give_gamma_a_report_and_a_page(logits, tmp_path, capsys):
     assert run("--logits", logits, "--seen", "0,2,3,6,8", "--report", tmp_path / "report") == 0
     values, labels, old = draw()
-    gamma = calibration.mirrored(values, labels, SPLIT, old)
+    gamma = calibration.recommended(values, labels, SPLIT, old)
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["gamma"] == pytest.approx(gamma) and report["seen"] == list(SEEN) and report["advised"]
-    assert f"γ = {gamma:.2f} by mirrored" in capsys.readouterr().out
+    assert f"γ = {gamma:.2f} by margin_quantile" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"γ = {gamma:.2f}" in page and "http" not in page
 
@@ -659,7 +659,7 @@ def test_a_hundred_bad_inputs_are_answered():
 def test_a_terminal_without_greek_letters_is_served(logits):
     program = [sys.executable, "-m", "ftlib", "calibrate", "--logits", str(logits), "--seen", "0,2,3,6,8"]
     done = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and "by mirrored" in done.stdout
+    assert done.returncode == 0 and "by margin_quantile" in done.stdout
 
 
 def test_help_has_examples_and_the_version_is_told(capsys):

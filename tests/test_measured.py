@@ -95,7 +95,7 @@ def quoting(page: Path, text: str, **results: str) -> None:
     change(page, lambda notebook: notebook["metadata"]["ftlib"].update(told))
 
 
-@pytest.mark.parametrize("call", ["study.record.elsewhere()", "load_results()", "read_worlds()"])
+@pytest.mark.parametrize("call", ["load_results()", "read_worlds()"])
 def test_a_page_older_than_what_it_quotes_is_refused_and_told_what_to_execute(page, call):
     quoting(page, call, tiny="1", other="2", gone="3", ci="4")
     assert list(measured.find_faults(page)) == []

@@ -134,9 +134,12 @@ def test_a_picture_lies_beside_the_results_and_alone(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_chapter_finds_what_it_recorded_under_other_profiles_for_readers(tmp_path):
-    for chapter, profile in (("05", "cpu"), ("05", "study"), ("05", "ci"), ("05", "local"), ("06", "gpu")):
+def test_a_chapter_finds_what_it_recorded_under_another_profile(tmp_path):
+    for chapter, profile in (("05", "cpu"), ("05", "study"), ("06", "gpu")):
         record = Record(chapter, profile, tmp_path)
         record.values["from"] = f"{chapter} {profile}"
         record.save()
-    assert Record("05", "cpu", tmp_path).elsewhere() == {"study": {"from": "05 study"}}
+    assert Record("05", "cpu", tmp_path).under("study") == {"from": "05 study"}
+    for profile in ("gpu", "none"):
+        with pytest.raises(FileNotFoundError, match=f"no results of chapter 05 under profile '{profile}': execute it"):
+            Record("05", "cpu", tmp_path).under(profile)

@@ -168,7 +168,7 @@ class Fails(Front):
 class ByWorld(Front):
     """``{by-world} KEY``: a column a world of what the chapter recorded as KEY, mean and worst of each name.
 
-    ``:rows:`` are the names, parted by semicolons; what was recorded of each is by pair or setup.
+    ``:rows:`` are the names, parted by semicolons; what was recorded of each is by pair or setup, or in words.
     """
 
     required_arguments = 1
@@ -194,8 +194,10 @@ def by_world(book, chapter, key, profile):
 
 
 def mean_and_worst(values):
-    """Of what was recorded by pair or setup, in points; None if it was not."""
-    return values and f"{sum(values.values()) / len(values):.1f} ({max(values.values()):.1f})"
+    """Of what was recorded by pair or setup, in points; words as they are; None if nothing was recorded."""
+    if not values or isinstance(values, str):
+        return values
+    return f"{sum(values.values()) / len(values):.1f} ({max(values.values()):.1f})"
 
 
 def own_answer(path):

@@ -13,16 +13,14 @@ from torch import nn
 
 from ftlib.book.choices import best_elsewhere, curve_and_ncm
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import Gamma, margin_quantile, mirrored, recommended
+from ftlib.calibration import Gamma, recommended
 from ftlib.core import ClassSplit, Outputs
 from ftlib.runs import Run
 
 
 def recommended_gamma(seen: Outputs, split: ClassSplit, old_head: nn.Module) -> Gamma:
-    """γ by the estimator that `ftlib.calibration.recommended` names, from the fine-tuning images alone."""
-    if recommended(split) == "margin_quantile":
-        return margin_quantile(seen.logits, seen.labels, split)
-    return mirrored(seen.logits, seen.labels, split, old_head(seen.features))
+    """γ by `ftlib.calibration.recommended`, from the fine-tuning images alone."""
+    return recommended(seen.logits, seen.labels, split, old_head(seen.features))
 
 
 def gains(run: Run, references: Mapping[str, Run], old_head: nn.Module) -> dict[tuple[str, str], float]:

@@ -78,13 +78,12 @@ class Record:
         for name, text in texts.items():
             glue(name, text, display=False)
 
-    def elsewhere(self) -> dict[str, dict[str, Any]]:
-        """Profile to values: what this chapter recorded under the other profiles that are published for readers."""
-        return {
-            profile: chapters[self.chapter]["values"]
-            for profile, chapters in load_results(self.root).items()
-            if profile not in (self.profile, *UNPUBLISHED) and self.chapter in chapters
-        }
+    def under(self, profile: str) -> dict[str, Any]:
+        """What this chapter recorded as values under another profile. FileNotFoundError says what to execute first."""
+        chapters = load_results(self.root).get(profile, {})
+        if self.chapter not in chapters:
+            raise FileNotFoundError(f"no results of chapter {self.chapter} under profile {profile!r}: execute it first")
+        return chapters[self.chapter]["values"]
 
     def picture(self, figure: Figure, name: str) -> Path:
         """Write a figure beside the results, as <root>/<profile>/<name>.png, for use outside of the page."""

@@ -118,11 +118,9 @@ def rules(table: pd.DataFrame, lost: pd.Series) -> dict[str, Rule]:
     return {name: _threshold(columns[name], lost) for name in sorted(map(str, table), key=carries, reverse=True)}
 
 
-def recorded_rules(recorded: Mapping[str, Mapping[str, Any]], profile: str) -> dict[str, Rule]:
-    """The rules that the chapter found under another profile, as `ftlib.book.record.Record.elsewhere` has them."""
-    if "rules" not in recorded.get(profile, {}):
-        raise ValueError(f"profile {profile!r} has recorded no rules here: execute this chapter under it first")
-    return {of["sign"]: Rule(**of) for of in recorded[profile]["rules"]}
+def recorded_rules(values: Mapping[str, Any]) -> dict[str, Rule]:
+    """The rules that the chapter found under another profile, from what it recorded there."""
+    return {of["sign"]: Rule(**of) for of in values["rules"]}
 
 
 def _threshold(sign: pd.Series, lost: pd.Series) -> Rule:

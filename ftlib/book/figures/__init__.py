@@ -15,7 +15,7 @@ Chapters import all of them from here.
 """
 
 from .accuracy import before_after, gains, margins, seen_unseen
-from .design import COLOURS, WIDTH, small_multiples, use_style
+from .design import COLOURS, NARROW, WIDTH, small_multiples, use_style
 from .images import concept, contact_sheet
 from .inside import dots, movement, sides, trajectories, update_matrix, waterfall
 from .plane import feature_arrows, gain_map, regions
@@ -25,7 +25,7 @@ from .verdicts import forest
 from .workers import timeline
 
 __all__ = [
-    "COLOURS", "WIDTH",
+    "COLOURS", "NARROW", "WIDTH",
     "before_after", "class_map", "concept", "contact_sheet", "crossing", "dots", "feature_arrows", "folds", "forest",
     "gain_map", "gains", "heat_maps", "ladder", "logit_gap", "margins", "mirror", "movement", "regions",
     "regret", "reliability", "seen_unseen", "sides", "small_multiples", "strips", "timeline", "trajectories",

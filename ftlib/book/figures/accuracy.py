@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ftlib.book.estimates import Estimate
 from ftlib.metrics import Curve
 
-from .design import COLOURS, WIDTH, colour_of, histograms, interval
+from .design import COLOURS, NARROW, colour_of, histograms, interval
 
 
 def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None) -> Axes:
@@ -19,7 +19,7 @@ def before_after(rows: Mapping[str, Sequence[Estimate]], ax: Axes | None = None)
 
     A third estimate of a row is AdaBN's.
     """
-    ax = ax or plt.subplots(figsize=(WIDTH, 0.55 * len(rows) + 0.9))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 0.55 * len(rows) + 0.9))[1]
     for y, (before, after, *control) in enumerate(rows.values()):
         arrow = {"arrowstyle": "->", "color": "#999999"}
         ax.annotate("", (100 * after.mean, y), (100 * before.mean, y), arrowprops=arrow)
@@ -62,7 +62,7 @@ def seen_unseen(
 
     ``marks`` puts named points (Acc_{S/Y}, Acc_{U/Y}) on the plane; without it every curve carries its own at γ = 0.
     """
-    ax = ax or plt.subplots(figsize=(4.6, 4.4))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 4.1))[1]
     for name, repetitions in curves.items():
         for i, curve in enumerate(repetitions):
             width, alpha = (2.2, 1.0) if i == 0 else (0.7, 0.45)

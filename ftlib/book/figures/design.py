@@ -6,6 +6,7 @@ palette is Okabe and Ito's, with a wine red of Tol's: made for all kinds of colo
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,12 +32,13 @@ COLOURS = {
 }
 VERDICTS = {"replicates": "#009E73", "inconclusive": "#6E6E6E", "contradicts": "#D55E00", "reported": "#0072B2"}
 MARKERS = "osD^vP"
-WIDTH = 7.0  # inches, that of a page's text
+WIDTH = 7.0  # inches, that of a page's text: of several panels, which a phone stacks
+NARROW = 4.2  # of one panel: a phone shows it whole, text of 9 points no smaller than 10 pixels
 
 
 def use_style() -> None:
     """Set the design for every figure that follows. Call it once, at the top of a chapter."""
-    plt.style.use(["ftlib.book.figures.page", {"figure.figsize": (WIDTH, 3.4)}])
+    plt.style.use(["ftlib.book.figures.page", {"figure.figsize": (NARROW, 3.0)}])
     tell_panels()
 
 
@@ -97,9 +99,12 @@ def rows_down(ax: Axes, names: Iterable[str]) -> None:
 
 
 def label_ends(ax: Axes, x: float, ends: list[tuple[float, str]], colours: Mapping[str, str]) -> None:
-    """Names beside the ends of lines, pushed apart where they would overlap."""
+    """Names beside the ends of lines, long ones on several lines, pushed apart where they would overlap."""
     low, high = ax.get_ylim()
-    gap, last = 0.065 * (high - low), -np.inf
+    line, top = 0.065 * (high - low), -np.inf
     for y, name in sorted(ends):
-        last = max(y, last + gap)
-        ax.annotate(name, (x, last), (6, 0), textcoords="offset points", va="center", color=colours[name], fontsize=9)
+        text = textwrap.fill(name, 16)
+        half = line * (text.count("\n") + 1) / 2
+        at = max(y, top + half)
+        top = at + half
+        ax.annotate(text, (x, at), (6, 0), textcoords="offset points", va="center", color=colours[name], fontsize=9)

@@ -10,23 +10,23 @@ from matplotlib.patches import Rectangle
 
 from ftlib.benchmarks import Benchmark, ImageSet
 
-from .design import COLOURS, WIDTH
+from .design import COLOURS, NARROW
 
 
 def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
-    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of six classes of each side.
+    """Figure 1 of the paper, in the benchmark's own images: what each stage sees of four classes of each side.
 
     The first stage is left out where the head is given and there are no images of a source.
     """
     ax = _canvas(ax)
     split = benchmark.split
-    seen, absent = split.seen[:6], split.absent[:6]
+    seen, absent = split.seen[:4], split.absent[:4]
     classes = [*seen, *absent]
     offsets = [i + (0.6 if i >= len(seen) else 0.0) for i in range(len(classes))]
     stages = [
-        ("pre-train:\nall classes,\nsource domain", benchmark.source, set(classes)),
-        ("fine-tune:\nS alone,\ntarget domain", benchmark.target, set(split.seen)),
-        ("deploy:\nall classes,\ntarget domain", benchmark.target_test, set(classes)),
+        ("pre-train:\nsource domain", benchmark.source, set(classes)),
+        ("fine-tune:\ntarget domain", benchmark.target, set(split.seen)),
+        ("deploy:\ntarget domain", benchmark.target_test, set(classes)),
     ]
     stages = [stage for stage in stages if len(stage[1])]
     for row, (text, images, shown) in enumerate(stages):
@@ -36,10 +36,8 @@ def concept(benchmark: Benchmark, ax: Axes | None = None) -> Axes:
                 _thumbnail(ax, images, c, x, row, "seen" if c in split.seen else "absent")
             else:
                 ax.add_patch(Rectangle((x, row), 0.9, 0.9, fill=False, ls=":", ec=COLOURS["absent"]))
-                ax.text(x + 0.45, row + 0.45, "absent", ha="center", va="center", fontsize=6.5, color=COLOURS["absent"])
     for side, x in (("seen", offsets[0]), ("absent", offsets[len(seen)])):
-        name = "fine-tuning classes S" if side == "seen" else "absent classes U"
-        text = f"{name} ({len(getattr(split, side))})"
+        text = f"{side}, {'S' if side == 'seen' else 'U'} ({len(getattr(split, side))})"
         ax.text(x, -0.2, text, color=COLOURS[side], ha="left", va="bottom", weight="bold")
     ax.set(xlim=(-1.9, offsets[-1] + 1), ylim=(len(stages), -0.6))
     return ax
@@ -57,7 +55,7 @@ def contact_sheet(domains: Mapping[str, ImageSet], classes: Sequence[int], ax: A
 
 
 def _canvas(ax: Axes | None) -> Axes:
-    ax = ax or plt.subplots(figsize=(WIDTH, 2.4))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 1.7))[1]
     ax.set_axis_off()
     ax.set_aspect("equal")
     return ax

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.estimates import Estimate, estimate, number
 
-from .design import COLOURS, WIDTH, bare, interval, label_ends, rows_down
+from .design import COLOURS, NARROW, bare, interval, label_ends, rows_down
 
 
 def trajectories(
@@ -39,7 +39,7 @@ def update_matrix(similar: np.ndarray, split: ClassSplit, ax: Axes | None = None
 
     The mean of each block is written into it, pairs of a class with itself left out.
     """
-    ax = ax or plt.subplots(figsize=(5.0, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 3.5))[1]
     order, n = [*split.seen, *split.absent], len(split.seen)
     blocks = {"seen": slice(0, n), "absent": slice(n, len(order))}
     ordered = np.asarray(similar)[np.ix_(order, order)]
@@ -66,7 +66,7 @@ def waterfall(start: Estimate, parts: Mapping[str, Estimate], end: Estimate, ax:
 
     A step to the right, towards the seen classes, has a pale tone of their colour, one to the left of the absent ones'.
     """
-    ax = ax or plt.subplots(figsize=(WIDTH, 0.42 * (len(parts) + 2) + 0.7))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 0.42 * (len(parts) + 2) + 0.7))[1]
     rows = [("pre-trained", start, 0.0), *((name, e, None) for name, e in parts.items()), ("fine-tuned", end, 0.0)]
     level = 0.0
     for y, (name, e, base) in enumerate(rows):

@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from ftlib.benchmarks import ClassSplit
 from ftlib.book.estimates import estimate, number
 
-from .design import COLOURS, WIDTH, bare
+from .design import COLOURS, NARROW, bare
 
 CLASS_COLOURS = (COLOURS["seen"], "#4FA3D1", COLOURS["absent"], "#EE9A5A")  # A and B are seen, C and D absent
 TINTS = tuple(to_hex((0.67 + 0.33 * r, 0.67 + 0.33 * g, 0.67 + 0.33 * b)) for r, g, b in map(to_rgb, CLASS_COLOURS))
@@ -65,7 +65,7 @@ def feature_arrows(
 
     Drawn on the two directions in which they all vary most; an arrow leads from each class mean to where it went.
     """
-    ax = ax or plt.subplots(figsize=(WIDTH, 3.6))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 3.2))[1]
     both = np.concatenate([before, after]).astype(float)
     both -= both.mean(0)
     old, new = np.split(both @ np.linalg.svd(both, full_matrices=False)[2][:2].T, 2)

@@ -13,7 +13,7 @@ from ftlib.book.estimates import Estimate
 from ftlib.margins import Mirrored
 from ftlib.metrics import Curve
 
-from .design import COLOURS, WIDTH, colour_of, histograms, interval, rows_down
+from .design import COLOURS, NARROW, colour_of, histograms, interval, rows_down
 
 
 def logit_gap(logits: np.ndarray, labels: np.ndarray, split: ClassSplit, ax: Axes | None = None) -> Axes:
@@ -70,10 +70,13 @@ def folds(curves: Sequence[Curve], least: Sequence[float], gammas: Sequence[floa
 def ladder(rungs: Mapping[str, Mapping[str, Estimate]], ax: Axes | None = None) -> Axes:
     """Accuracy over all classes of every method, grouped by what it needs; the rung's name above its rows."""
     count = sum(len(rows) + 1 for rows in rungs.values())
-    ax = ax or plt.subplots(figsize=(WIDTH, 0.24 * count + 0.7))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 0.24 * count + 0.7))[1]
     y, ticks, names = 0, [], []
     for rung, rows in rungs.items():
-        ax.text(0.01, y, rung, transform=ax.get_yaxis_transform(), weight="bold", va="center", fontsize=9)
+        text = ax.annotate(
+            rung, (0.01, y), xycoords=("figure fraction", "data"), weight="bold", va="center", fontsize=9
+        )
+        text.set_in_layout(False)  # it begins above the names, and may be longer than they are
         y += 1
         for name, e in rows.items():
             interval(ax, e, y, colour_of(name))
@@ -87,28 +90,28 @@ def ladder(rungs: Mapping[str, Mapping[str, Estimate]], ax: Axes | None = None) 
 
 
 def regret(values: Mapping[str, Mapping[str, float]], ax: Axes | None = None) -> Axes:
-    """A row an estimator: its regret on every pair as a dot, the mean as a bar, the worst as a number."""
-    ax = ax or plt.subplots(figsize=(WIDTH, 0.36 * len(values) + 0.9))[1]
+    """A row an estimator: its regret on every pair as a dot, the mean as a bar; mean and worst as numbers."""
+    ax = ax or plt.subplots(figsize=(NARROW, 0.3 * len(values) + 0.9))[1]
     reach = max(max(points.values()) for points in values.values())
     for y, (name, points) in enumerate(values.items()):
         x = np.array(list(points.values()))
         colour = COLOURS.get(name, "#555555")
         ax.plot(x, y + np.linspace(-0.22, 0.22, len(x)), "o", ms=3, color=colour, alpha=0.55)
         ax.plot([x.mean()] * 2, [y - 0.36, y + 0.36], color=colour, lw=3)
-        text = f"{x.mean():.1f}, worst {x.max():.1f}"
-        ax.annotate(text, (reach, y), (8, 0), textcoords="offset points", va="center", fontsize=8.5)
+        text = f"{x.mean():.1f} ({x.max():.1f})"
+        ax.annotate(text, (reach, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
     rows_down(ax, values)
-    ax.set(xlim=(-0.02 * reach, 1.02 * reach), xlabel="regret (points of accuracy)")
+    ax.set(xlim=(-0.02 * reach, 1.02 * reach), xlabel="regret (points); mean (worst)")
     return ax
 
 
 def reliability(curves: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     """Accuracy against confidence (`ftlib.reliability.reliability_curve`): on the diagonal the two agree."""
-    ax = ax or plt.subplots(figsize=(4.4, 4.0))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 3.8))[1]
     ax.plot([0, 100], [0, 100], color="#999999", lw=1, ls=":")
     styles = ("o-", COLOURS["fine-tuned"]), ("s--", COLOURS["mirrored"]), ("^-.", "#999999"), ("D:", "#111111")
     for (style, colour), (name, rows) in zip(styles, curves.items(), strict=False):
         ax.plot(100 * rows[:, 0], 100 * rows[:, 1], style, color=colour, ms=4, label=name)
     ax.set(xlim=(0, 101), ylim=(0, 101), xlabel="confidence (%)", ylabel="accuracy (%)")
-    ax.legend(loc="upper left", fontsize=8.5)
+    ax.legend(loc="upper left", fontsize=9)
     return ax

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from ftlib.book.claims import Claim
 
-from .design import MARKERS, VERDICTS, WIDTH, rows_down
+from .design import MARKERS, NARROW, VERDICTS, rows_down
 
 
 def forest(rows: Mapping[str, Mapping[str, Claim]], ax: Axes | None = None) -> Axes:
@@ -19,7 +19,7 @@ def forest(rows: Mapping[str, Mapping[str, Claim]], ax: Axes | None = None) -> A
     All claims are in one unit. A filled mark replicates, a hollow one does not: colour is never the only sign.
     """
     profiles = list(dict.fromkeys(profile for claims in rows.values() for profile in claims))
-    ax = ax or plt.subplots(figsize=(WIDTH, (0.16 + 0.17 * len(profiles)) * len(rows) + 0.9))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, (0.16 + 0.17 * len(profiles)) * len(rows) + 0.9))[1]
     offsets = np.linspace(-0.27, 0.27, len(profiles)) if len(profiles) > 1 else [0.0]
     for y, claims in enumerate(rows.values()):
         for profile, claim in claims.items():
@@ -31,8 +31,8 @@ def forest(rows: Mapping[str, Mapping[str, Claim]], ax: Axes | None = None) -> A
     for i, profile in enumerate(profiles):
         ax.plot([], [], MARKERS[i % len(MARKERS)], ms=5.5, mfc="#333333", mec="#333333", label=profile)
     if len(profiles) > 1:
-        ax.legend(ncols=len(profiles), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handletextpad=0.1)
+        ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, handletextpad=0.1)
     ax.axvline(0, color="#333333", lw=0.8)
     rows_down(ax, rows)
-    ax.set_xlabel("effect (points of accuracy); right of zero, the finding holds")
+    ax.set_xlabel("effect (points); right of zero it holds")
     return ax

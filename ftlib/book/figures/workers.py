@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from .design import COLOURS, WIDTH, rows_down
+from .design import COLOURS, NARROW, rows_down
 
 
 def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = None) -> Axes:
@@ -18,7 +18,7 @@ def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = No
     """
     bars = list(bars)
     rows = list(dict.fromkeys(row for row, *_ in bars))
-    ax = ax or plt.subplots(figsize=(WIDTH, 0.7 + 0.55 * len(rows)))[1]
+    ax = ax or plt.subplots(figsize=(NARROW, 0.7 + 0.55 * len(rows)))[1]
     kinds: dict[str, dict[str, Any]] = {
         "pre-training": {"color": COLOURS["pre-trained"]},
         "run": {"color": COLOURS["fine-tuned"]},
@@ -30,7 +30,7 @@ def timeline(bars: Iterable[tuple[str, str, float, float]], ax: Axes | None = No
     for kind in [kind for kind in kinds if any(kind == used for _, used, *_ in bars)]:
         colour = kinds[kind].get("edgecolor") or kinds[kind]["color"]
         ax.text(place, 1.02, f"■ {kind}", transform=ax.transAxes, color=colour, fontsize=9)
-        place += 0.05 + 0.016 * len(kind)
+        place += 0.08 + 0.027 * len(kind)
     rows_down(ax, rows)
     ax.set_xlim(left=0)
     ax.set_xlabel("seconds since the start of the sweep")
