@@ -1,4 +1,4 @@
-"""What several test files make by hand: a run, tables over runs, the batches of a training."""
+"""What several test files make by hand: a run, tables over runs, the batches of a training, a page."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ class FakeRun:
         self.split = SPLIT
         seen = labels < 2
         self.seen_train = Outputs(*(part[seen] for part in self.train))
+
+
+class SphinxEnv:
+    """What the book's directives ask Sphinx for: the page that they stand on."""
+
+    docname = "book/03-what-breaks"
+
+    def note_dependency(self, path: str) -> None:
+        pass
 
 
 def identity() -> nn.Linear:

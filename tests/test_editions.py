@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
+from fakes import SphinxEnv
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,13 +15,6 @@ sys.path.insert(0, str(ROOT / "book/_ext"))
 spec = importlib.util.spec_from_file_location("editions", ROOT / "book/_ext/editions.py")
 editions = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(editions)
-
-
-class Env:
-    docname = "book/03-what-breaks"
-
-    def note_dependency(self, path):
-        pass
 
 
 def test_an_epub_says_in_words_that_a_picture_moves_and_closes_line_breaks():
@@ -67,7 +61,7 @@ def test_the_files_that_are_named_stand_beside_the_pages_and_each_pages_foot_lea
 
 def front_page(site):
     directive = editions.Files.__new__(editions.Files)
-    directive.state = SimpleNamespace(document=SimpleNamespace(settings=SimpleNamespace(env=Env())))
+    directive.state = SimpleNamespace(document=SimpleNamespace(settings=SimpleNamespace(env=SphinxEnv())))
     directive.env.app = site
     return directive.run()
 
