@@ -34,8 +34,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 # PROFILE=cpu on the command line beats this.
 book lab: PROFILE := quick
-book: $(STAMP)  ## execute every chapter into _build/ and build the site from there: _build/html/index.html
-	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site
+book: $(STAMP)  ## execute what has changed into _build/ and build the site from there: _build/html/index.html
+	$(BIN)/python book/execute.py --profile $(PROFILE) --jobs $(JOBS) --stage _build/site --changed
 	$(BUILD) _build/site
 	@echo "the book: _build/html/index.html"
 

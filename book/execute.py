@@ -12,6 +12,9 @@ stage's book/ as its working directory, and so writes results/<profile>/NN-name.
 --publish touches book/, and only if every chapter succeeded. What failed is kept in the stage's failed/. A stage serves
 one start at a time, and however that ends, its kernels end with it.
 
+With `--changed` only those chapters are executed whose text, parameters or code, or the packages or folders that they
+use, are not those of an execution that the stage still has. Images that changed in their place are not noticed.
+
 Where no code has changed since a notebook was executed, `--prose` takes over text, captions and tags from the source
 and leaves parameters and outputs; where code has, it refuses.
 
@@ -59,6 +62,7 @@ def main(argv=None):
     parser.add_argument("--profile", default="cpu", help="a name in book/profiles/")
     parser.add_argument("--chapters", nargs="+", metavar="NN", help="numbers or names; default: all of the profile's")
     parser.add_argument("--stage", type=Path, default=ROOT / "_build/site", help="where the book is executed")
+    parser.add_argument("--changed", action="store_true", help="... less chapters that it has as they would be again")
     parser.add_argument("--publish", action="store_true", help="copy what was executed into book/")
     parser.add_argument("--prepare", type=Path, metavar="DIR", help="only put the parameters in, in a copy in DIR")
     parser.add_argument("--prose", action="store_true", help="take over changed text into the committed notebooks")
@@ -78,10 +82,12 @@ def main(argv=None):
             return prepare(ROOT, stage, plan)
         if args.prose:
             return take_over_prose(ROOT / "book", plan["chapters"])
-        places = set_places(stage)
-        with make_stage(ROOT, stage, plan["chapters"], fresh=args.chapters is None):
-            print(describe(plan), file=sys.stderr)
-            failed = execute_all(stage, plan, args.jobs, args.timeout)
+        places, prints = set_places(stage), {name: fingerprint(ROOT, name, of) for name, of in plan["chapters"].items()}
+        kept = unchanged(ROOT, stage, args.profile, prints) if args.changed else []
+        todo = plan | {"chapters": {name: of for name, of in plan["chapters"].items() if name not in kept}}
+        with make_stage(ROOT, stage, todo["chapters"], fresh=args.chapters is None and not kept):
+            print("\n".join([describe(plan), *[f"  unchanged: {', '.join(kept)}"] * bool(kept)]), file=sys.stderr)
+            failed = execute_all(stage, todo, prints, args.jobs, args.timeout)
             if args.publish and not failed:
                 publish(stage / "book", ROOT / "book", plan)
         at = ROOT / "book" if args.publish and not failed and plan["publish"] == "notebooks" else stage / "book"
@@ -228,6 +234,29 @@ def provenance(source, results, profile, seconds):
 # --- all chapters: stage, execute, publish ---------------------------------------------------------------------------
 
 
+def fingerprint(root, chapter, parameters):
+    """Of what an execution depends on but for the images: text, parameters, code, packages, folders, quoted results."""
+    read = [root / f"book/{chapter}.md", *sorted((root / "ftlib").rglob("*.py"))]
+    read += sorted((root / "book/results").glob("*/*.json")) if chapter in LAST else []
+    packages = sorted(f"{of.name} {of.version}" for of in importlib.metadata.distributions())
+    folders = {name: place for name, place in os.environ.items() if name.startswith("FTLIB_")}
+    return json.dumps([*map(digest, read), parameters, folders, packages], sort_keys=True)
+
+
+def unchanged(root, stage, profile, prints):
+    """The chapters that the stage has as executing them would make them; those in `LAST` if all the others are."""
+
+    def has(chapter):
+        made = stage / f"book/{chapter}.ipynb", stage / f"prints/{chapter}.json"
+        if not all(path.exists() for path in made) or made[1].read_text(encoding="utf-8") != prints[chapter]:
+            return False
+        committed = f"book/{chapter}.ipynb", f"book/results/{profile}/{chapter}.json"
+        return all(newer(stage / path, root / path) for path in committed if (root / path).exists())
+
+    kept = [chapter for chapter in prints if has(chapter)]
+    return kept if len(kept) == len(prints) else [chapter for chapter in kept if chapter not in LAST]
+
+
 def make_stage(root, stage, executed, fresh):
     """Copy the book, less what is about to be executed; unless fresh, what an earlier run left of the rest stays.
 
@@ -256,8 +285,9 @@ def make_stage(root, stage, executed, fresh):
         if (root / name).exists():
             shutil.copy(root / name, stage)
     for chapter in executed:
-        for old in (book / f"{chapter}.ipynb", *(stage / "failed").glob(f"{chapter}.*")):
-            old.unlink(missing_ok=True)
+        for folder in (book, stage / "failed", stage / "prints"):
+            for old in (folder / f"{chapter}.{end}" for end in ("ipynb", "txt", "json")):
+                old.unlink(missing_ok=True)
     return held
 
 
@@ -266,8 +296,8 @@ def newer(staged, committed):
     return staged.exists() and staged.stat().st_mtime_ns > committed.stat().st_mtime_ns
 
 
-def execute_all(stage, plan, jobs, timeout=None):
-    """Execute the plan's chapters, several at a time; one message for each that failed."""
+def execute_all(stage, plan, prints, jobs, timeout=None):
+    """Execute the plan's chapters, several at a time, and keep their fingerprints; a message for each that failed."""
     failures, warned = [], set()
     pause = 1 if sys.stderr.isatty() else 60  # seconds between two looks at how far the chapters are
     with scratch_folder() as scratch:
@@ -292,6 +322,8 @@ def execute_all(stage, plan, jobs, timeout=None):
                             warned |= warnings
                             bar.update()
                             failures += [f"\n{error}"] if error else []
+                            if not error:
+                                write(stage / f"prints/{chapter}.json", prints[chapter].encode())
                         bar.set_postfix_str(", ".join(how_far(Path(scratch), c) for c in running.values()))
             except BaseException:
                 kill_children()

@@ -313,6 +313,32 @@ def test_what_a_chapter_warns_of_is_said_in_the_terminal_and_not_on_the_page(exe
     assert [cell.outputs for cell in notebook.cells if cell.cell_type == "code"] == [[], [], []]
 
 
+def test_what_has_not_changed_is_not_executed_again(project):
+    stage, source = project / "_build/site", project / "book/01-one.md"
+
+    def stamp(*arguments):
+        code, told = finish(start(project, "--changed", *arguments))
+        assert code == 0, told
+        return (stage / "book/01-one.ipynb").stat().st_mtime_ns, "unchanged: 01-one" in told
+
+    first, second = stamp(), stamp()
+    assert not first[1] and second == (first[0], True)
+    last = first[0]
+    (project / "ftlib").mkdir()
+    changes = {
+        "text": lambda: source.write_text(source.read_text(encoding="utf-8") + "\nMore.\n", encoding="utf-8"),
+        "code": lambda: (project / "ftlib/core.py").write_text("x = 1\n"),
+        "what was made": (stage / "book/01-one.ipynb").unlink,
+        "what is committed": lambda: shutil.copy(stage / "book/01-one.ipynb", project / "book"),
+    }
+    for what, change in changes.items():
+        change()
+        made, kept = stamp()
+        assert made > last and not kept, what
+        last = made
+    assert stamp("-p", "lr=0.5")[0] > last
+
+
 def test_a_store_in_the_stage_is_refused_before_it_is_deleted(project):
     store = project / "_build/site/book/runs"
     store.mkdir(parents=True)
