@@ -106,7 +106,8 @@ def calibrate(
     prefer : mapping, optional
         ``share``: of absent images in use, or "unlabelled" to estimate it; |U| / |Y| if not given. ``weight``: what an
         absent image counts if a seen one counts 1. ``min_sy``, ``min_uy``: accuracies to keep, of the images given and
-        of their mirror images. All but ``min_sy`` need the old head, and `mirrored` is taken then.
+        of their mirror images. All but ``min_sy`` need the old head. The fewer absent images are expected, the fewer
+        of the seen ones are given up.
 
     Raises
     ------
@@ -143,41 +144,33 @@ def calibrate(
     if unlabelled is not None:
         unlabelled = unlabelled[_some(len(unlabelled))]
         if asked == "unlabelled":
-            asked = estimated_share(unlabelled, split, best_of_mirrored(images.mirrored, images.label, split))
+            asked = estimated_share(unlabelled, split, _both(images, split)["mirrored"])
     share, weight = float(asked), float(prefer.get("weight", 1.0))
     weighed = weight * share / (weight * share + 1 - share) if prefer else None
-
-    told = prefer.keys() - {"min_sy"}  # what no other estimator takes
-    asked_of = ["mirrored"] if told else ["mirrored", "margin_quantile"][old is None :]
     few = 2 * len(split.seen) < len(split.absent)  # whose few rivals make the mirrored γ too small
 
-    def each(images: Evidence) -> list[float]:
-        by = {
-            "mirrored": lambda: best_of_mirrored(images.mirrored, images.label, split, weighed),
-            "margin_quantile": lambda: float(np.quantile(images.seen, 0.05)),
-        }
-        return [by[name]() for name in asked_of]
-
-    def both(images: Evidence) -> tuple[float, float]:
+    def bound(images: Evidence) -> tuple[float, float]:
         """γ, and one whose sign tells whether there is a gap: the quantile takes its share in any case."""
-        gammas = each(images)
-        return _within(max(gammas), images, prefer), max(gammas) if few else gammas[0]
+        gammas = _both(images, split, weighed)
+        largest = max(gammas.values())
+        return _within(largest, images, prefer), largest if few else gammas.get("mirrored", largest)
 
-    found = {} if old is None else {"mirrored": best_of_mirrored(images.mirrored, images.label, split, weighed)}
+    recommended = _both(images, split, weighed)
+    found = {name: Gamma(gamma, split) for name, gamma in recommended.items() if name == "mirrored"}
     found["competitor_gap"] = Gamma(float(images.gap.mean()), split)
     for name in ("average_logit_gap", "rival_share", "margin_quantile"):
         found[name] = getattr(calibration, name)(logits, labels, split)
     found["prior_gamma"] = calibration.prior_gamma(labels.repeat(-(-total // len(labels)))[:total], split)
     if unlabelled is not None:
         found["absent_share"] = calibration.absent_share(unlabelled, split, share)
-    choice = asked_of[int(np.argmax(each(images)))]
-    gamma, sign = both(images)
+    choice = max(recommended, key=lambda name: recommended[name])
+    gamma, sign = bound(images)
     gamma = Gamma(gamma, split)
     with_gamma = images.accuracy(gamma)
     for name, has in (("min_sy", with_gamma.seen), ("min_uy", with_gamma.absent_at_most)):
         if has + 1e-9 < (least := float(prefer.get(name, 0))):
             raise ValueError(f"no γ keeps {name}={least}: it comes to {has:.3f} at γ={gamma:.2f}; ask for less")
-    ends = resampled(both, images)
+    ends = resampled(bound, images)
     spread = {name: (float(low), float(high)) for name, ((low, _), (high, _)) in ends.items()}
     lows, highs = zip(*spread.values(), strict=True)
     interval = min(*lows, gamma), max(*highs, gamma)
@@ -194,6 +187,18 @@ def calibrate(
 
 
 # --- choosing along the curve -----------------------------------------------------------------------------------------
+
+
+def _both(images: Evidence, split: ClassSplit, share: float | None = None) -> dict[str, float]:
+    """The two of `calibration.recommended`, for a share of absent images if one is said.
+
+    The fewer of these, the fewer seen images the quantile gives up for them: as the odds, and never more than one in
+    twenty.
+    """
+    u = len(split.absent) / len(split.classes)
+    rarer = 1.0 if share is None else min(1.0, share * (1 - u) / ((1 - share) * u))
+    mirrored = {"mirrored": best_of_mirrored(images.mirrored, images.label, split, share)} if images.known else {}
+    return mirrored | {"margin_quantile": float(np.quantile(images.seen, 0.05 * rarer))}
 
 
 def _preferences(prefer: Mapping, old_head: Array | None, unlabelled: Array | None) -> Mapping:

@@ -66,11 +66,20 @@ def test_without_it_a_quantile_of_the_margins_is_and_every_other_estimator_is_to
     assert len(found.by_estimator) == 5
 
 
-def test_what_only_mirrored_can_be_told_makes_it_the_one():
+@pytest.mark.parametrize("signal", [1.0, 4.0])
+def test_told_the_mix_that_is_taken_for_granted_gamma_is_what_it_was(signal):
+    logits, labels, old = draw(signal=signal)
+    untold = calibrate(logits, labels, SPLIT, old)
+    for prefer in ({"share": 0.5}, {"weight": 1.0}, {"min_uy": 0.01}):
+        told = calibrate(logits, labels, SPLIT, old, prefer=prefer)
+        assert (told.gamma, told.estimator) == (pytest.approx(untold.gamma), untold.estimator)
+
+
+def test_where_absent_images_are_rare_fewer_seen_ones_are_given_up():
     logits, labels, old = draw()
-    for prefer in ({"share": 0.1}, {"weight": 0.5}, {"min_uy": 0.5}):
-        found = calibrate(logits, labels, SPLIT, old, prefer=prefer)
-        assert found.estimator == "mirrored" and found.gamma < found.by_estimator["margin_quantile"]
+    margins = calibration.mirrored_margins(logits, labels, SPLIT, old)
+    found = calibrate(logits, labels, SPLIT, old, prefer={"share": 0.2})  # odds of 1 : 4 for 1 : 1
+    assert found.estimator == "margin_quantile" and found.gamma == np.quantile(margins.seen, 0.05 / 4)
 
 
 def test_the_recommended_gamma_repairs_what_the_gap_broke():
@@ -163,7 +172,7 @@ def test_the_more_absent_images_are_expected_or_count_the_larger_gamma():
     logits, labels, old = draw(signal=2.0)
     for name, values in (("share", (0.05, 0.5, 0.95)), ("weight", (0.1, 1.0, 10.0))):
         few, even, many = (calibrate(logits, labels, SPLIT, old, prefer={name: v}).gamma for v in values)
-        assert few < even < many
+        assert few < even <= many
 
 
 def test_the_mix_of_unlabelled_images_is_estimated_and_moves_gamma():
