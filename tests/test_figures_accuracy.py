@@ -113,6 +113,12 @@ def test_named_points_replace_the_curves_own():
 # margins ----------------------------------------------------------------------------------------------------------
 
 
+def test_the_name_of_a_point_with_another_to_its_left_is_above_it():
+    marks = {"AdaBN": (0.74, 0.84), "fine-tuned + γ*": (0.98, 0.82), "pre-trained": (0.5, 0.5)}
+    ax = figures.seen_unseen({"fine-tuned": [curve()]}, marks)
+    assert [text.get_va() for text in ax.texts] == ["top", "bottom", "top"]
+
+
 def test_margins_of_a_side_lie_where_they_are_in_its_colour():
     rng = np.random.default_rng(0)
     seen, absent = rng.normal(4, 1, 2000), rng.normal(-3, 1, 2000)

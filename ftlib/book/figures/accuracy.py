@@ -73,7 +73,9 @@ def seen_unseen(
     for name, (sy, uy) in (marks or {}).items():
         star = "*" if name.endswith("γ*") else "o"
         ax.plot(100 * sy, 100 * uy, star, ms=13 if star == "*" else 8, color=colour_of(name), mec="white", zorder=5)
-        dy, va = (-3, "top") if uy > 0.08 else (4, "bottom")  # not on the axis
+        wide = 0.025 * len(name)  # of the axis; where another point lies to the left, its name is below
+        crowded = any(0 < sy - x < wide and abs(uy - y) < 0.08 for x, y in (marks or {}).values())
+        dy, va = (-3, "top") if uy > 0.08 and not crowded else (4, "bottom")  # not on the axis
         ground = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}  # a curve may pass behind
         offset = {"xytext": (-9, dy), "textcoords": "offset points", "ha": "right", "va": va}
         ax.annotate(name, (100 * sy, 100 * uy), fontsize=9, bbox=ground, **offset)
