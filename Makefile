@@ -1,7 +1,7 @@
 # The commands of the book; `make help` lists them. Each one first installs what it needs into .venv.
 
 PYTHON  ?= python3
-# What is published: about seven hours of one core. `make book` alone takes a smaller one.
+# What is published: about an hour of two quick cores, several of slow ones. `make book` alone takes a smaller one.
 PROFILE ?= cpu
 # Chapters at a time; each is a process of its own. Two suit two cores: more would share their caches and gain nothing.
 JOBS    ?= 2
