@@ -40,6 +40,12 @@ def test_the_verdicts_choose_what_is_answered(found, sentence):
     assert answer(found, "it gains", "it loses", every=found) == sentence
 
 
+def test_a_clause_that_ends_with_a_comma_has_one_before_its_worlds_and_no_second():
+    said = [answer({"a": verdict}, "it gains, in time,", "it loses,") for verdict in (YES, NO, UNSURE)]
+    assert said[0] == "It gains, in time, in a." and said[1] == "It loses, in a."
+    assert said[2] == "Whether it gains, in time, in a these repetitions cannot tell."
+
+
 def test_all_worlds_are_said_only_where_no_world_of_the_page_is_left_out():
     found = dict.fromkeys("abcd", YES)
     assert answer(found, "it gains", "it loses", every="abcde") == "It gains in a, b, c and d."

@@ -77,17 +77,19 @@ def listing(names: Iterable[str], every: Iterable[str] = ()) -> str:
 def answer(found: Mapping[str, Claim], holds: str, fails: str, every: Iterable[str] = ()) -> str:
     """The sentence that the verdicts of all worlds choose.
 
-    ``holds`` and ``fails`` are clauses such as "the features improve"; ``every`` are the worlds of the page.
+    ``holds`` and ``fails`` are clauses such as "the features improve", with a comma at the end if one belongs before
+    "in digits"; ``every`` are the worlds of the page.
     """
     by: dict[str, list[str]] = {}
+    bare = holds.removesuffix(",")
     for world, claim in found.items():
         by.setdefault(claim.verdict, []).append(world)
     where = {verdict: listing(worlds, every) for verdict, worlds in by.items()}
     told = [f"{clause} in {where[v]}" for v, clause in (("replicates", holds), ("contradicts", fails)) if v in by]
     if "inconclusive" in by:
-        told.append(f"{'' if told else f'whether {holds}, '}in {where['inconclusive']} these repetitions cannot tell")
+        told.append(f"{'' if told else f'whether {bare}, '}in {where['inconclusive']} these repetitions cannot tell")
     if "reported" in by:
-        told.append(f"{'' if told else f'whether {holds} '}is not judged in {where['reported']}")
+        told.append(f"{'' if told else f'whether {bare} '}is not judged in {where['reported']}")
     sentence = "; ".join(told)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
