@@ -6,10 +6,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from docutils import nodes
 from fakes import SphinxEnv
 from pybtex.database import parse_file
+from scipy.stats import spearmanr
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book/_ext"))
@@ -85,6 +87,15 @@ def test_what_pages_show_by_world_was_recorded_under_these_names():
         for key, rows in re.findall(r"\{by-world\} (\S+)\n(?::rows: (.+))?", path.read_text(encoding="utf-8")):
             found = front.by_world(ROOT / "book", path.stem, key, "cpu")["drawn characters"]
             assert {name.strip() for name in rows.split(";") if rows} <= set(found), (path.stem, key)
+
+
+def test_between_worlds_mirroring_leaves_the_more_the_worse_mirror_images_fit():
+    """What chapter 7 says in words of its table."""
+    found = front.by_world(ROOT / "book", "07-finding-gamma", "fit", "cpu").values()
+    rows = "regret of mirroring", "mirror images against absent ones", "features turned (1 − CKA)"
+    regret, misfit, turned = ([sum(of[row].values()) / len(of[row]) for of in found] for row in rows)
+    assert len(regret) >= 5 and np.argsort(misfit).tolist() == np.argsort(regret).tolist()
+    assert abs(spearmanr(turned, regret).statistic) < 0.5
 
 
 def test_the_readme_says_what_the_published_results_say():
