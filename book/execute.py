@@ -82,7 +82,7 @@ def main(argv=None):
             return prepare(ROOT, stage, plan)
         if args.prose:
             return take_over_prose(ROOT / "book", plan["chapters"])
-        places, prints = set_places(stage), {name: fingerprint(ROOT, name, of) for name, of in plan["chapters"].items()}
+        places, prints = set_places(stage), fingerprints(ROOT, plan["chapters"])
         kept = unchanged(ROOT, stage, args.profile, prints) if args.changed else []
         todo = plan | {"chapters": {name: of for name, of in plan["chapters"].items() if name not in kept}}
         with make_stage(ROOT, stage, todo["chapters"], fresh=args.chapters is None and not kept):
@@ -234,13 +234,18 @@ def provenance(source, results, profile, seconds):
 # --- all chapters: stage, execute, publish ---------------------------------------------------------------------------
 
 
-def fingerprint(root, chapter, parameters):
-    """Of what an execution depends on but for the images: text, parameters, code, packages, folders, quoted results."""
-    read = [root / f"book/{chapter}.md", *sorted((root / "ftlib").rglob("*.py"))]
-    read += sorted((root / "book/results").glob("*/*.json")) if chapter in LAST else []
+def fingerprints(root, chapters):
+    """Of what executions depend on but for the images: text, parameters, code, packages, folders, quoted results."""
+    code = [digest(path) for path in sorted((root / "ftlib").rglob("*.py"))]
     packages = sorted(f"{of.name} {of.version}" for of in importlib.metadata.distributions())
     folders = {name: place for name, place in os.environ.items() if name.startswith("FTLIB_")}
-    return json.dumps([*map(digest, read), parameters, folders, packages], sort_keys=True)
+    results = [digest(path) for path in sorted((root / "book/results").glob("*/*.json"))]
+
+    def own(chapter, parameters):
+        return [digest(root / f"book/{chapter}.md"), parameters, results if chapter in LAST else []]
+
+    shared = code, packages, folders
+    return {name: json.dumps([*own(name, of), *shared], sort_keys=True) for name, of in chapters.items()}
 
 
 def unchanged(root, stage, profile, prints):

@@ -156,7 +156,7 @@ def calibrate(
         return _within(largest, images, prefer), largest if few else gammas.get("mirrored", largest)
 
     recommended = _both(images, split, weighed)
-    found = {name: Gamma(gamma, split) for name, gamma in recommended.items() if name == "mirrored"}
+    found = {} if old is None else {"mirrored": Gamma(recommended["mirrored"], split)}
     found["competitor_gap"] = Gamma(float(images.gap.mean()), split)
     for name in ("average_logit_gap", "rival_share", "margin_quantile"):
         found[name] = getattr(calibration, name)(logits, labels, split)
