@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +69,10 @@ def build(
     RuntimeError
         The hub cannot be reached: the message says what to do instead.
     """
+    import timm  # takes seconds, and who only reads what was computed needs no model
+
+    import ftlib.clip  # noqa: F401  adds its architecture to timm's
+
     if not (isinstance(backbone, str) and timm.is_model(backbone)):
         near = difflib.get_close_matches(str(backbone), timm.list_models(), n=3)
         raise ValueError(f"unknown backbone {backbone!r}: timm has no such model; near: {', '.join(near) or 'none'}")

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -276,6 +275,8 @@ def check_labels(model: nn.Module, data: ImageSet) -> None:
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's optimizer of that name, fused into one kernel where torch has one, the backbone at its lower rate."""
+    from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]  timm loads for seconds
+
     how: dict[str, Any] = {"fused": True} if recipe.optimizer in ("sgd", "momentum", "adam", "adamw") else {}
     how |= {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     how["param_group_fn"] = lambda m: parameter_groups(m, recipe.lr, recipe.backbone_lr)

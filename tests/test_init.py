@@ -54,7 +54,7 @@ LEFT = {  # a module to all that it may import, besides what those may
     "core": (), "checks": ("core",), "margins": ("checks",), "metrics": ("margins",),
     "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",), "probes": ("checks",),
     "evidence": ("calibration",), "recommend": ("evidence",), "files": (),
-    "checkpoints": ("core",), "models": ("checkpoints",), "batches": ("models",), "training": ("batches",),
+    "checkpoints": ("core",), "models": ("checkpoints", "clip"), "batches": ("models",), "training": ("batches",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
     "alternatives": ("methods",), "mislabelled": ("methods",),
     "clip": (), "benchmarks": ("core", "store", "clip"), "store": ("core",),

@@ -166,9 +166,12 @@ def left_out(names: str | Iterable[str], data: Mapping[str, Any] | None = None) 
 def modules_of(name: str) -> tuple[ModuleType, ...]:
     """The modules, beside this one, that a benchmark's images depend on."""
     family, _ = _family(name)
+    if family is vtab:
+        from ftlib import clip  # the classifier that such images are for; takes seconds to import, as timm does
+
+        return family, published, decoding, clip
     beside = {
         glyphs: (drawing,), digits: (), folder: (decoding,), imagenet: (published, folder, decoding),
-        vtab: (published, decoding, vtab.CLASSIFIER),
     }  # fmt: skip
     return (family, *beside.get(family, (published, decoding)))
 
