@@ -20,7 +20,7 @@ def data() -> toy.Data:
     return toy.make(toy.World(), [3, 1, 4], per_class=20)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def before(data) -> toy.Nets:
     return toy.pretrain(toy.init([3, 1, 4], hidden=8), data, steps=60)
 
@@ -120,10 +120,30 @@ def test_a_network_of_a_batch_is_trained_as_it_would_be_alone(data, before, i):
     assert close(alone, [part[i] for part in toy.finetune(before, data, steps=40)[40]], atol=1e-3)
 
 
-def test_training_gives_the_same_bits_twice_and_leaves_its_start_alone(data, before):
-    copy = [part.clone() for part in before]
-    assert equal(toy.finetune(before, data, steps=20)[20], toy.finetune(before, data, steps=20)[20])
+def test_training_gives_the_same_bits_twice_and_leaves_its_start_alone(data, before, monkeypatch, tmp_path):
+    copy, once = [part.clone() for part in before], toy.finetune(before, data, steps=20)[20]
+    monkeypatch.setenv("FTLIB_STORE", str(tmp_path / "another"))
+    assert equal(once, toy.finetune(before, data, steps=20)[20])
     assert equal(copy, before)
+
+
+def test_what_was_trained_is_kept_and_what_differs_is_trained(data, before, monkeypatch):
+    once = toy.finetune(before, data, steps=4, at=[2])
+    trained, fit = [], toy._fit
+    monkeypatch.setattr(toy, "_fit", lambda *given: trained.append(given) or fit(*given))
+    again = toy.finetune(before, data, steps=4, at=[2])
+    assert list(again) == [0, 2, 4] and all(equal(once[step], again[step]) for step in again) and not trained
+    moved = data._replace(target=data.target + 1e-6)
+    relabelled = data._replace(labels=data.labels.flip(0))
+    for nets, points, how in (
+        (before, data, {"lr": 0.06}),
+        (before, data, {"at": [3]}),
+        (before, moved, {}),
+        (before, relabelled, {}),
+        (before._replace(bias=before.bias + 1e-6), data, {}),
+    ):
+        toy.finetune(nets, points, **{"steps": 4, "at": [2]} | how)
+    assert len(trained) == 5
 
 
 def test_fine_tuning_reads_no_point_of_an_absent_class(data, before):
