@@ -26,6 +26,7 @@ FTLIB_CACHE are meant from where you stand.
 import argparse
 import importlib.metadata
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -314,7 +315,7 @@ def execute_all(stage, plan, prints, jobs, timeout=None):
             try:
                 for last in (False, True):
                     running = {}
-                    for chapter, parameters in plan["chapters"].items():
+                    for chapter, parameters in longest_first(ROOT / "book", plan["chapters"]):
                         task = execute_aside, stage / "book", chapter, parameters, stage / "failed", timeout
                         if (chapter in LAST) == last:
                             running[pool.submit(*task, Path(scratch, f"{chapter}.log"))] = chapter
@@ -334,6 +335,17 @@ def execute_all(stage, plan, prints, jobs, timeout=None):
                 kill_children()
                 raise
     return failures
+
+
+def longest_first(book, chapters):
+    """The chapters and their parameters by how long their committed notebooks took, so that the last to end is short."""
+
+    def seconds(chapter):
+        if not (path := book / f"{chapter}.ipynb").exists():
+            return math.inf
+        return nbformat.read(path, as_version=4).metadata.get("ftlib", {}).get("seconds", math.inf)
+
+    return sorted(chapters.items(), key=lambda of: -seconds(of[0]))
 
 
 def execute_aside(book, chapter, parameters, failed, timeout, log):

@@ -393,6 +393,13 @@ def test_how_far_a_chapter_is_comes_from_its_progress_bars(tmp_path):
     assert execute.how_far(tmp_path, "03-three") == "03"
 
 
+def test_the_longest_chapter_begins_first_and_before_all_one_that_nobody_has_timed(tmp_path):
+    for name, ran in {"01-short": {"seconds": 2.5}, "02-long": {"seconds": 90.0}, "03-never": {}}.items():
+        nbformat.write(nbformat.v4.new_notebook(metadata={"ftlib": ran}), tmp_path / f"{name}.ipynb")
+    order = execute.longest_first(tmp_path, {"01-short": {"a": 1}, "02-long": {}, "03-never": {}, "04-new": {}})
+    assert [name for name, _ in order] == ["03-never", "04-new", "02-long", "01-short"] and order[3][1] == {"a": 1}
+
+
 def test_a_stage_is_never_made_over_a_book_that_is_none(tmp_path):
     (tmp_path / "book").mkdir()
     (tmp_path / "book/precious.txt").touch()
