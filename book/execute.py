@@ -338,7 +338,7 @@ def execute_all(stage, plan, prints, jobs, timeout=None):
 
 
 def longest_first(book, chapters):
-    """The chapters and their parameters by how long their committed notebooks took, so that the last to end is short."""
+    """The chapters and their parameters by how long committed notebooks took, so that the last to end is short."""
 
     def seconds(chapter):
         if not (path := book / f"{chapter}.ipynb").exists():

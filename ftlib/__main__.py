@@ -17,6 +17,7 @@ import torch
 
 import ftlib
 from ftlib import files
+from ftlib.calibration import HEADS, read_by
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 from ftlib.recommend import Calibrated, calibrate
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--before", type=Path, metavar="FILE", help="the checkpoint before fine-tuning")
     add("--after", type=Path, metavar="FILE", help="the checkpoint after it")
     add("--images", type=Path, metavar="DIR", help="images that were fine-tuned on, or better others of these classes")
+    add("--head", default="new", choices=HEADS, help="of the fine-tuned model, the pre-trained one, or the sum of both")
     add("--device", help="where the model runs: cpu, cuda, …")
     add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
     add(
@@ -120,10 +122,16 @@ def _calibrate(args: argparse.Namespace) -> int:
         if names and columns != names and not all(column.isdigit() for column in columns):
             told = f"{', '.join(names[:3])}, …"
             raise ValueError(f"the columns of {path} are not the classes {told}: give them these names, in this order")
+    if args.head != "new" and "unlabelled" in arrays.keys() | test.keys():
+        how = "give them as --test, with logits and old_head"
+        raise ValueError(f"--head {args.head}: the unlabelled logits are the new head's alone; {how}")
+    for of in (arrays, test):
+        if "logits" in of:
+            of["logits"], of["old_head"] = read_by(args.head, of["logits"], of.get("old_head"))
     unlabelled = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
     prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
     found = calibrate(arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer)
-    report = _report(found, test)
+    report = _report(found, test) | {"head": args.head}
     print(text := _text(report))
     if args.report:
         write_atomic(written[1], json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -132,7 +140,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         if not found.advised and not args.force:
             print(f"{args.output} is not written, since γ is not advised; --force writes it")
         else:
-            checkpoint.write(args.output, found.gamma, estimator=found.estimator, ftlib=ftlib.__version__)
+            checkpoint.write(args.output, found.gamma, args.head, estimator=found.estimator, ftlib=ftlib.__version__)
             print(f"{args.output} is written: the checkpoint with γ in its bias")
     return 0 if found.advised else 1
 
@@ -218,9 +226,10 @@ def _report(found: Calibrated, test: Mapping[str, Any]) -> dict[str, Any]:
 def _text(report: Mapping[str, Any]) -> str:
     low, high = (_n(end) for end in report["interval"])
     without, with_gamma = report["without"], report["with_gamma"]
+    serves = {"old": ", for the pre-trained head", "both": ", for the sum of both heads"}.get(report["head"], "")
     most, turns = with_gamma["absent_at_most"], "rises" if report["gamma"] > 0 else "falls"
     lines = [
-        f"γ = {_n(report['gamma'])} by {report['estimator']}; resampled images and classes: {low} to {high}",
+        f"γ = {_n(report['gamma'])} by {report['estimator']}{serves}; resampled images and classes: {low} to {high}",
         "all estimators: " + ", ".join(f"{name} {_n(gamma)}" for name, gamma in report["by_estimator"].items()),
         _change("seen accuracy on these images", without["seen"], with_gamma["seen"]),
         f"absent accuracy: {turns}; how far only images of absent classes can tell"

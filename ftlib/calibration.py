@@ -12,7 +12,8 @@
     oracle_gamma            γ*: the best on the test images themselves, the reference
 
 All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
-images of absent classes would be a leak. `apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
+images of absent classes would be a leak. `read_by` takes the pre-trained head, or both, in place of the fine-tuned one.
+`apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from ftlib.checks import SEEN_ONLY, Array, as_tensor, check_gamma, check_labels,
 from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals, same_images
 from ftlib.metrics import seen_unseen_curve, split_accuracies
+
+HEADS = ("new", "old", "both")
 
 
 class Gamma(float):
@@ -237,6 +240,37 @@ def recommended(logits: Array, labels: Array, split: ClassSplit, old_head: Array
     """
     quantile = margin_quantile(logits, labels, split)
     return quantile if old_head is None else max(mirrored(logits, labels, split, old_head), quantile)
+
+
+def read_by(head: str, logits: Array, old_head: Array | None = None) -> tuple[Any, Any]:
+    """The logits of a head on the fine-tuned features, and those of its rows before any fine-tuning.
+
+    They are what estimators take for ``logits`` and ``old_head``. Fine-tuning needs the new head to train the features,
+    which the old one may read as well, without what its rows of S have learnt against U. Chapters 6 and 14 of the book
+    compare them, each with its γ.
+
+    Parameters
+    ----------
+    head : "new", "old" or "both"
+        The fine-tuned head; the pre-trained one; or the head whose rows are the sums of theirs. In the sum an absent
+        class's own row stands twice, so that the old row of a mirror image does, too.
+    logits, old_head : floating arrays [N, C]
+        Of the fine-tuned and of the pre-trained head on the same features. "new" does without the latter.
+
+    Raises
+    ------
+    ValueError
+        Another name of a head, no ``old_head`` where it is needed, or arrays of different shapes.
+    """
+    if head not in HEADS:
+        raise ValueError(f"head={head!r}: expected one of {', '.join(HEADS)}")
+    if head == "new":
+        return logits, old_head
+    if old_head is None or np.shape(old_head) != np.shape(logits):
+        has = "none" if old_head is None else f"{list(np.shape(old_head))} for logits {list(np.shape(logits))}"
+        raise ValueError(f"head={head!r} needs old_head, of the pre-trained head on the same features: got {has}")
+    old: Any = old_head
+    return (old, old) if head == "old" else (logits + old, 2 * old)
 
 
 class PCV(NamedTuple):

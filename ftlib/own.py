@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftlib import checkpoints, models
-from ftlib.calibration import Gamma
+from ftlib.calibration import Gamma, read_by
 from ftlib.core import head_layers
 from ftlib.store import write_atomic
 
@@ -110,23 +110,28 @@ class Checkpoints:
         if writes and without:
             why = "γ goes into a bias, a new one would not load elsewhere; leave out --output, and add γ to the logits"
             raise ValueError(f"{after} has no {without[0]}: {why}")
-        self.biases = [] if without else [str(raw[f"{place}.bias"]) for place in places]
+        self.places = [] if without else places
+        self.keys = {name: str(raw[name]) for place in self.places for name in (f"{place}.weight", f"{place}.bias")}
         self.classes = len(state[str(raw[f"{places[0]}.weight"])])
         self.model, self.old = make(self.classes).eval(), make(self.classes).eval()
         for model, path in ((self.model, after), (self.old, before)):
             models.load(model, str(path.absolute()), whole=True)
 
-    def write(self, path: Path, gamma: Gamma, **more: Any) -> None:
+    def write(self, path: Path, gamma: Gamma, head: str = "new", **more: Any) -> None:
         """The checkpoint with γ in its bias as .safetensors: same keys, and γ with its split in the metadata.
 
-        A bias of half precision becomes float32, which does not round γ; loaders convert it as they do all.
+        With another ``head`` of `ftlib.calibration.read_by` than the new one its rows are that head's. A bias of half
+        precision becomes float32, which does not round γ; loaders convert it as they do all.
         """
         whole = checkpoints.read(self.after)
         state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in whole.items()}
-        for key in self.biases:
+        for name, key in self.keys.items() if head != "new" else ():
+            new, old = (model.get_parameter(name).detach().cpu() for model in (self.model, self.old))
+            state[key] = read_by(head, new, old)[0].to(state[key].dtype)
+        for key in (self.keys[f"{place}.bias"] for place in self.places):
             state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))
             state[key][list(gamma.split.absent)] += float(gamma)
-        own = {"gamma": float(gamma), "seen": gamma.split.seen, "absent": gamma.split.absent, **more}
+        own = {"gamma": float(gamma), "head": head, "seen": gamma.split.seen, "absent": gamma.split.absent, **more}
         write_atomic(path, save(state, {"format": "pt", **_metadata(self.after), NOTE: json.dumps(own)}))
 
 

@@ -29,6 +29,8 @@ from ftlib.calibration import (
     oracle_gamma,
     prior_gamma,
     pseudo_cross_validation,
+    read_by,
+    recommended,
     rival_share,
 )
 from ftlib.core import ClassSplit
@@ -468,3 +470,36 @@ def test_the_regret_of_mirroring_is_within_the_distance_of_the_laws(lead):
         on_absent = max(on_absent, abs(point.uy - np.mean(m.absent_hit & (g > m.absent))))
     bound = 2 * (on_seen + on_absent) / 2 + math.sqrt(0.25 / (2 * 2000)) + 0.005  # at each hundredth margin only
     assert 0 <= curve.yy.max() - curve.at(gamma).yy <= bound
+
+
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_head_that_reads_is_one_of_three_with_its_own_untrained_rows():
+    logits, old = np.array([[3.0, 1.0]]), np.array([[2.0, 5.0]])
+    assert read_by("new", logits) == (logits, None)
+    assert all(part is old for part in read_by("old", logits, old))
+    both = [part.tolist() for part in read_by("both", torch.tensor(logits), torch.tensor(old))]
+    assert both == [[[5.0, 6.0]], [[4.0, 10.0]]]
+
+
+@pytest.mark.parametrize(
+    ("head", "old", "says"),
+    [
+        ("mean", np.zeros((2, 4)), r"head='mean': expected one of new, old, both"),
+        ("old", None, r"head='old' needs old_head, of the pre-trained head on the same features: got none"),
+        ("both", np.zeros((3, 4)), r"got \[3, 4\] for logits \[2, 4\]"),
+    ],
+)
+def test_a_head_that_is_none_or_lacks_its_logits_is_refused(head, old, says):
+    with pytest.raises(ValueError, match=says):
+        read_by(head, np.zeros((2, 4)), old)
+
+
+def test_of_equal_heads_the_sum_has_twice_the_gamma():
+    """Everything that an estimator looks at is then twice as large."""
+    rng = np.random.default_rng(0)
+    split, labels = ClassSplit(range(4), range(4, 8)), rng.integers(4, size=200)
+    logits = rng.normal(size=(200, 8)) + 3 * np.eye(8)[labels]
+    sums, untrained = read_by("both", logits, logits)
+    assert recommended(sums, labels, split, untrained) == pytest.approx(2 * recommended(logits, labels, split, logits))

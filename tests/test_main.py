@@ -204,6 +204,51 @@ def test_timm_serves_it_and_it_is_right_where_the_other_was_wrong(world, tmp_pat
     assert right > 0.95 and was < 0.8
 
 
+@pytest.mark.parametrize(("head", "new", "old"), [("old", 0, 1), ("both", 1, 1)])
+def test_another_head_is_served_with_a_gamma_of_its_own(world, tmp_path, head, new, old, capsys):
+    out, report = tmp_path / "c.safetensors", tmp_path / "r"
+    more = "--output", out, "--report", report, "--force"  # the old head has no gap here: γ alone is not advised
+    assert from_checkpoints(world, "ddp.pth", "--head", head, *more) == {"old": 1, "both": 0}[head]
+    assert {"old": "for the pre-trained head", "both": "for the sum of both heads"}[head] in capsys.readouterr().out
+    before, after = load_file(world[0] / "before.safetensors"), load_file(world[0] / "after.safetensors")
+    found, told = load_file(out), json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert told["head"] == head
+    assert all(torch.equal(v, after[k.removeprefix("module.")]) for k, v in found.items() if ".fc." not in k)
+    gamma = told["gamma"] * torch.isin(torch.arange(10), torch.tensor(ABSENT))
+    for part, more in (("weight", 0), ("bias", gamma)):
+        wanted = new * after[f"fc.{part}"] + old * before[f"fc.{part}"] + more
+        assert torch.allclose(found[f"module.fc.{part}"], wanted, atol=1e-4)
+
+
+def test_logits_of_both_heads_and_a_test_file_of_both_give_what_their_sum_gives(tmp_path, capsys):
+    parts = {name: draw(seed) for name, seed in (("train", 0), ("test", 3))}
+    for name, (values, labels, old) in parts.items():
+        labels = labels if name == "train" else np.arange(len(labels)) % 10
+        np.savez(tmp_path / f"{name}.npz", logits=values, labels=labels, old_head=old)
+        np.savez(tmp_path / f"{name}-sum.npz", logits=values + old, labels=labels, old_head=2 * old)
+    said = []
+    for end, more in (("", ("--head", "both")), ("-sum", ())):
+        files = "--logits", tmp_path / f"train{end}.npz", "--test", tmp_path / f"test{end}.npz"
+        assert run(*files, "--seen", "0,2,3,6,8", *more) == 0
+        said.append(capsys.readouterr().out.replace(", for the sum of both heads", ""))
+    assert said[0] == said[1] and "test: overall accuracy" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ({"labels"}, "head='both' needs old_head"),
+        ({"labels", "old_head", "unlabelled"}, "the unlabelled logits are the new head's alone"),
+    ],
+)
+def test_another_head_needs_the_logits_of_the_old_one(tmp_path, capsys, file, says):
+    values, labels, old = draw()
+    arrays = {"labels": labels, "old_head": old, "unlabelled": values}
+    np.savez(tmp_path / "t.npz", logits=values, **{name: arrays[name] for name in file})
+    assert run("--logits", tmp_path / "t.npz", "--seen", "0,2,3,6,8", "--head", "both") == 2
+    assert says in capsys.readouterr().err
+
+
 def test_prefixes_of_a_nested_checkpoint_stay(world, tmp_path):
     out = tmp_path / "c.safetensors"
     assert from_checkpoints(world, "ddp.pth", "--output", out) == 0
