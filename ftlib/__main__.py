@@ -20,7 +20,7 @@ from ftlib import files
 from ftlib.calibration import HEADS, read_by
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
-from ftlib.recommend import Calibrated, calibrate
+from ftlib.recommend import Calibrated, choose_head
 from ftlib.store import usable, write_atomic
 
 EXAMPLES = """\
@@ -59,7 +59,12 @@ def parser() -> argparse.ArgumentParser:
     add("--before", type=Path, metavar="FILE", help="the checkpoint before fine-tuning")
     add("--after", type=Path, metavar="FILE", help="the checkpoint after it")
     add("--images", type=Path, metavar="DIR", help="images that were fine-tuned on, or better others of these classes")
-    add("--head", default="new", choices=HEADS, help="of the fine-tuned model, the pre-trained one, or the sum of both")
+    add(
+        "--head",
+        default="new",
+        choices=(*HEADS, "best"),
+        help="of the fine-tuned model or the pre-trained one, their sum, or that which does best on these images",
+    )
     add("--device", help="where the model runs: cpu, cuda, …")
     add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
     add(
@@ -122,16 +127,18 @@ def _calibrate(args: argparse.Namespace) -> int:
         if names and columns != names and not all(column.isdigit() for column in columns):
             told = f"{', '.join(names[:3])}, …"
             raise ValueError(f"the columns of {path} are not the classes {told}: give them these names, in this order")
-    if args.head != "new" and "unlabelled" in arrays.keys() | test.keys():
-        how = "give them as --test, with logits and old_head"
-        raise ValueError(f"--head {args.head}: the unlabelled logits are the new head's alone; {how}")
-    for of in (arrays, test):
-        if "logits" in of:
-            of["logits"], of["old_head"] = read_by(args.head, of["logits"], of.get("old_head"))
-    unlabelled = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
     prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
-    found = calibrate(arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer)
-    report = _report(found, test) | {"head": args.head}
+    mixed = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
+    unlabelled = None if mixed is None else (mixed, test.get("old_head") if "logits" in test else None)
+    if args.head != "new" and unlabelled and unlabelled[1] is None:
+        raise ValueError(f"--head {args.head} needs old_head beside the logits of other images: give --test both")
+    heads = HEADS if args.head == "best" else (args.head,)
+    head, found = choose_head(
+        arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer, heads
+    )
+    if "logits" in test:
+        test["logits"] = read_by(head, test["logits"], test.get("old_head"))[0]
+    report = _report(found, test) | {"head": head}
     print(text := _text(report))
     if args.report:
         write_atomic(written[1], json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -140,7 +147,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         if not found.advised and not args.force:
             print(f"{args.output} is not written, since γ is not advised; --force writes it")
         else:
-            checkpoint.write(args.output, found.gamma, args.head, estimator=found.estimator, ftlib=ftlib.__version__)
+            checkpoint.write(args.output, found.gamma, head, estimator=found.estimator, ftlib=ftlib.__version__)
             print(f"{args.output} is written: the checkpoint with γ in its bias")
     return 0 if found.advised else 1
 

@@ -24,6 +24,11 @@ class Accuracy(NamedTuple):
     seen: float
     absent_at_most: float
 
+    def overall(self, split: ClassSplit, share: float | None = None) -> float:
+        """The most that Acc_{Y/Y} may be if a ``share`` of all images is absent; |U| / |Y| if not given."""
+        share = len(split.absent) / len(split.classes) if share is None else share
+        return (1 - share) * self.seen + share * self.absent_at_most
+
 
 class Evidence(NamedTuple):
     """All [N]: those of `Mirrored`, the gap whose mean is `competitor_gap`, and the label.

@@ -5,7 +5,7 @@ ftlib.calibrate(logits, labels, split, old_head)    a `Calibrated`: .gamma .by_e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ftlib import calibration
-from ftlib.calibration import Gamma, best_of_mirrored, estimated_share
+from ftlib.calibration import HEADS, Gamma, best_of_mirrored, estimated_share, read_by
 from ftlib.checks import Array, check_finite, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit, seeded
 from ftlib.evidence import Accuracy, Evidence, resampled
@@ -186,6 +186,35 @@ def calibrate(
     return Calibrated(gamma, choice, found, interval, spread, without, with_gamma, share, tuple(advice), images)
 
 
+def choose_head(
+    logits: Array,
+    labels: Array,
+    split: ClassSplit,
+    old_head: Array | None,
+    unlabelled: tuple[Array, Array | None] | None = None,
+    prefer: Mapping[str, float | str] | None = None,
+    heads: Sequence[str] = HEADS,
+) -> tuple[str, Calibrated]:
+    """Of ``heads``, by the names of `ftlib.calibration.read_by`, the one that does best with its γ, and what it found.
+
+    Compared is the overall accuracy at γ, where mirror images stand for absent ones (`Accuracy.overall`). Give images
+    that were held out of training: of those that the fine-tuned head knows by heart it reads too many right, and is
+    then taken where another would have been better. Chapter 14 of the book measures what such a choice gains.
+
+    Parameters
+    ----------
+    unlabelled : pair of floating arrays [M, C], optional
+        Of the fine-tuned and of the pre-trained head, on images of all classes. The other arguments are those of
+        `calibrate`, whose errors are raised for any of the heads.
+    """
+    found = {}
+    for head in heads:
+        read, old = read_by(head, logits, old_head)
+        mixed = None if unlabelled is None else read_by(head, *unlabelled)[0]
+        found[head] = calibrate(read, labels, split, old, mixed, prefer)
+    return max(found.items(), key=lambda of: of[1].with_gamma.overall(split, of[1].share))
+
+
 # --- choosing along the curve -----------------------------------------------------------------------------------------
 
 
@@ -252,7 +281,7 @@ def _advice(
     shift, off = max(((by, float(np.mean(guess == y + by))) for by in (1, -1)), key=lambda pair: pair[1])
     same, gap, was = False, float(images.gap.mean()), -np.inf
     if old is not None:
-        same = torch.allclose(old, logits, rtol=1e-4, atol=1e-4)
+        same = torch.allclose(old.to(logits), logits, rtol=1e-4, atol=1e-4)
         was = float(calibration.competitor_gap(old, torch.from_numpy(y), split))
     whole = logits.sum(1).double()
     low_one, high_one = logits.aminmax()

@@ -18,8 +18,10 @@ from PIL import Image
 from torch import nn
 
 from ftlib import calibration
+from ftlib.calibration import HEADS, read_by
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve, split_accuracies
+from ftlib.recommend import choose_head
 
 calibrate, collect = ftlib.calibrate, ftlib.collect
 SPLIT = ClassSplit(seen=range(10), absent=range(10, 20))
@@ -97,6 +99,26 @@ def test_tensors_give_what_arrays_give():
     a = calibrate(logits, labels, SPLIT, old)
     b = calibrate(torch.from_numpy(logits), torch.from_numpy(labels), SPLIT, torch.from_numpy(old))
     assert (a.gamma, a.interval, a.advice) == (b.gamma, b.interval, b.advice)
+
+
+def test_heads_of_different_precision_are_compared():
+    logits, labels, old_head = draw()
+    found = calibrate(logits.astype(np.float32), labels, SPLIT, old_head.astype(np.float64))
+    assert found.gamma == pytest.approx(calibrate(logits, labels, SPLIT, old_head).gamma, abs=1e-4)
+
+
+def test_the_head_is_chosen_that_has_the_best_overall_accuracy_at_its_gamma():
+    logits, labels, old_head = draw()
+    noise = 9 * np.random.default_rng(5).normal(size=old_head.shape)
+    for best, new, old in (("new", logits, old_head + noise), ("old", logits + noise, old_head)):
+        head, found = choose_head(new, labels, SPLIT, old)
+        each = {name: calibrate(x, labels, SPLIT, y) for name in HEADS for x, y in [read_by(name, new, old)]}
+        overall = {name: of.with_gamma.overall(SPLIT, of.share) for name, of in each.items()}
+        assert head == best == max(overall, key=overall.__getitem__) and found.gamma == each[head].gamma
+    assert choose_head(logits, labels, SPLIT, None, heads=["new"])[0] == "new"
+    mixed = np.tile(logits, (2, 1)), np.tile(old_head, (2, 1))
+    told = choose_head(logits, labels, SPLIT, old_head, mixed, {"share": "unlabelled"}, ["both"])[1]
+    assert "absent_share" in told.by_estimator
 
 
 def test_accuracies_and_curve_are_those_of_images_and_mirror_images():

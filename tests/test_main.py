@@ -234,11 +234,22 @@ def test_logits_of_both_heads_and_a_test_file_of_both_give_what_their_sum_gives(
     assert said[0] == said[1] and "test: overall accuracy" in said[0]
 
 
+def test_the_best_head_is_the_one_that_reads_these_images_best(tmp_path, capsys):
+    values, labels, old = draw()
+    noise = 20 * np.random.default_rng(5).normal(size=old.shape)
+    for name, logits, untrained in (("new", values, old + noise), ("old", values + noise, old)):
+        np.savez(tmp_path / "t.npz", logits=logits, labels=labels, old_head=untrained)
+        np.savez(tmp_path / "u.npz", logits=logits, old_head=untrained)
+        files = "--logits", tmp_path / "t.npz", "--test", tmp_path / "u.npz", "--share", "unlabelled"
+        assert run(*files, "--seen", "0,2,3,6,8", "--head", "best", "--report", tmp_path / name) in (0, 1)
+        assert json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["head"] == name
+
+
 @pytest.mark.parametrize(
     ("file", "says"),
     [
         ({"labels"}, "head='both' needs old_head"),
-        ({"labels", "old_head", "unlabelled"}, "the unlabelled logits are the new head's alone"),
+        ({"labels", "old_head", "unlabelled"}, "--head both needs old_head beside the logits of other images"),
     ],
 )
 def test_another_head_needs_the_logits_of_the_old_one(tmp_path, capsys, file, says):

@@ -1,6 +1,7 @@
 """How far more numbers than one would go: what γ, a scale and γ, and a bias a class reach, chosen on other images.
 
     ceilings   what each of them reaches on images that did not choose it
+    best_read  the head that seen images choose
     levels     each absent class's mean logit on images of others: a bias a class without an absent image
 
 Logits are floating arrays [N, C].
@@ -12,12 +13,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from ftlib.book.repairs import best_scale, rescale
+from ftlib.calibration import apply
 from ftlib.checks import Array, check_logits
 from ftlib.core import ClassSplit, Outputs
+from ftlib.evidence import Evidence
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 ORACLES = ("γ", "scale + γ", "bias a class")
@@ -58,18 +62,44 @@ def class_biases(logits: np.ndarray, labels: np.ndarray, split: ClassSplit) -> n
     return bias
 
 
+def halves(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions of one half of the images and of the other, both ways, drawn within each class."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    return [(order[::2], order[1::2]), (order[1::2], order[::2])]
+
+
+def best_read(
+    heads: Mapping[str, tuple[np.ndarray, np.ndarray, float]], labels: np.ndarray, split: ClassSplit
+) -> np.ndarray:
+    """On each half of the test images, the logits with γ of the head that the other half's seen images choose: [N, C].
+
+    ``heads`` have logits [N, C] and those of untrained rows, as `ftlib.calibration.read_by` gives them, and γ. What is
+    compared is `Accuracy.overall`, in which each seen image stands for itself and, mirrored, for an absent one.
+    """
+    found, seen = np.empty_like(next(iter(heads.values()))[0]), np.isin(labels, split.seen)
+    for this, other in halves(labels):
+        held = other[seen[other]]
+
+        def overall(name: str, held: np.ndarray = held) -> float:
+            logits, old, gamma = heads[name]
+            x, y, untrained = (torch.as_tensor(part[held]) for part in (logits, labels, old))
+            return Evidence.of(x, y, split, untrained).accuracy(gamma).overall(split)
+
+        logits, _, gamma = heads[max(heads, key=overall)]
+        found[this] = apply(logits, gamma, split.absent)[this]
+    return found
+
+
 def ceilings(test: Outputs, split: ClassSplit, scales: Sequence[float], given: Mapping[str, Array]) -> dict[str, float]:
     """Acc_{Y/Y} in percent on halves of the test images: ``given`` logits, and what the other half chooses.
 
-    ``γ``, ``scale + γ`` and ``bias a class`` are oracles that see labels of absent classes. Halves are drawn within
-    each class.
+    ``γ``, ``scale + γ`` and ``bias a class`` are oracles that see labels of absent classes.
     """
     logits, labels = test.logits.double().numpy(), test.labels.numpy()
-    order = np.random.default_rng(0).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
     absent = np.isin(np.arange(logits.shape[1]), split.absent)
     rows = []
-    for this, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+    for this, other in halves(labels):
         x, y = logits[other], labels[other]
         best = best_scale(x, y, split, scales)
         tried = {
