@@ -141,3 +141,14 @@ def test_a_chapter_of_one_world_has_the_answer_and_the_picture_of_its_own_first_
     path = ROOT / "book/11-the-toy.ipynb"
     (said,) = front.own_answer(path)
     assert "features" in said and front.first_picture(path)[1].startswith("Four panels of the plane")
+
+
+def test_the_readme_says_of_heads_what_chapter_14_found():
+    """Better with the pre-trained head, worse, and that the choice by seen images is worse in no world."""
+    results = {
+        path.parent.name: {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
+        for path in (ROOT / "book/results").glob("*/14-when-it-is-not-fine.json")
+    }
+    old = {world: found["old-head-adds"]["verdict"] for world, found in results.items()}
+    assert old["cpu"] == old["digits"] == "replicates" and old["chars74k"] == old["office31"] == "contradicts"
+    assert all(found["head-by-seen-images-adds"]["verdict"] != "contradicts" for found in results.values())
