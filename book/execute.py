@@ -304,7 +304,7 @@ def newer(staged, committed):
 
 def execute_all(stage, plan, prints, jobs, timeout=None):
     """Execute the plan's chapters, several at a time, and keep their fingerprints; a message for each that failed."""
-    failures, warned = [], set()
+    failures, warned, order = [], set(), longest_first(ROOT / "book", plan["chapters"])
     pause = 1 if sys.stderr.isatty() else 60  # seconds between two looks at how far the chapters are
     with scratch_folder() as scratch:
         # Processes, since papermill changes the working directory; spawned, since forking below zmq's threads can hang.
@@ -315,7 +315,7 @@ def execute_all(stage, plan, prints, jobs, timeout=None):
             try:
                 for last in (False, True):
                     running = {}
-                    for chapter, parameters in longest_first(ROOT / "book", plan["chapters"]):
+                    for chapter, parameters in order:
                         task = execute_aside, stage / "book", chapter, parameters, stage / "failed", timeout
                         if (chapter in LAST) == last:
                             running[pool.submit(*task, Path(scratch, f"{chapter}.log"))] = chapter

@@ -110,8 +110,8 @@ class Checkpoints:
         if writes and without:
             why = "γ goes into a bias, a new one would not load elsewhere; leave out --output, and add γ to the logits"
             raise ValueError(f"{after} has no {without[0]}: {why}")
-        self.places = [] if without else places
-        self.keys = {name: str(raw[name]) for place in self.places for name in (f"{place}.weight", f"{place}.bias")}
+        parts = [f"{place}.{part}" for place in places for part in ("weight", "bias")]
+        self.keys = {} if without else {name: str(raw[name]) for name in parts}
         self.classes = len(state[str(raw[f"{places[0]}.weight"])])
         self.model, self.old = make(self.classes).eval(), make(self.classes).eval()
         for model, path in ((self.model, after), (self.old, before)):
@@ -128,7 +128,7 @@ class Checkpoints:
         for name, key in self.keys.items() if head != "new" else ():
             new, old = (model.get_parameter(name).detach().cpu() for model in (self.model, self.old))
             state[key] = read_by(head, new, old)[0].to(state[key].dtype)
-        for key in (self.keys[f"{place}.bias"] for place in self.places):
+        for key in (key for name, key in self.keys.items() if name.endswith(".bias")):
             state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))
             state[key][list(gamma.split.absent)] += float(gamma)
         own = {"gamma": float(gamma), "head": head, "seen": gamma.split.seen, "absent": gamma.split.absent, **more}

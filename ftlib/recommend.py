@@ -212,6 +212,10 @@ def choose_head(
         read, old = read_by(head, logits, old_head)
         mixed = None if unlabelled is None else read_by(head, *unlabelled)[0]
         found[head] = calibrate(read, labels, split, old, mixed, prefer)
+    if "old" in found:  # says what it says itself: whether the checkpoints are amiss the new head's logits tell
+        told, between = found.get("new") or calibrate(logits, labels, split, old_head), ("same", "exchanged")
+        advice = [a for of in (told, found["old"]) for a in of.advice if (a.code in between) == (of is told)]
+        found["old"] = replace(found["old"], advice=tuple(advice))
     return max(found.items(), key=lambda of: of[1].with_gamma.overall(split, of[1].share))
 
 

@@ -121,6 +121,15 @@ def test_the_head_is_chosen_that_has_the_best_overall_accuracy_at_its_gamma():
     assert "absent_share" in told.by_estimator
 
 
+def test_the_old_head_is_advised_by_its_own_gap_and_stopped_by_what_is_amiss_between_the_checkpoints():
+    logits, labels, old_head = draw(signal=2.0)
+    old_head = old_head + 2 * (np.arange(20) < 10)  # features that were trained on seen classes widen its gap, too
+    for heads in (["old"], HEADS):
+        assert choose_head(logits, labels, SPLIT, old_head, heads=heads)[1].advised
+    assert "same" in codes(choose_head(logits, labels, SPLIT, logits, heads=["old"])[1], "stop")
+    assert "exchanged" in codes(choose_head(old_head, labels, SPLIT, logits, heads=["old"])[1], "stop")
+
+
 def test_accuracies_and_curve_are_those_of_images_and_mirror_images():
     logits, labels, old = draw()
     found = calibrate(logits, labels, SPLIT, old)
