@@ -17,6 +17,7 @@ from ftlib.book.choices import (
     in_every,
     measure,
     nearness,
+    places,
     robustness,
     sizes_of,
     slope,
@@ -184,6 +185,12 @@ def test_a_spread_choice_leaves_no_absent_class_alone():
 def test_nearness_worked_by_hand():
     """On a circle of four, class 1 is at a right angle to 0, and class 2 opposite of it."""
     assert nearness(ring(4), ClassSplit([0], [1, 2, 3])) == pytest.approx((0 - 1 + 0) / 3)
+
+
+def test_a_split_of_columns_is_one_of_the_rows_of_their_means():
+    assert places(ClassSplit([30, 7], [900]), [7, 30, 900]) == ClassSplit([0, 1], [2])
+    with pytest.raises(ValueError, match=r"classes \[8\] of the split: expected some of \[7, 30, 900\]"):
+        places(ClassSplit([30, 8], [900]), [7, 30, 900])
 
 
 def test_tsne_gives_a_place_for_every_class_and_the_same_one_again():

@@ -6,6 +6,7 @@
     best_elsewhere   for each seed the best of many, as the other seeds choose it
     in_every         for each seed the pair that is least, chosen likewise
     choose_seen   S as the classes most like one of them, or as unlike each other as can be
+    places        a split in places among some classes, such as those of them that a given head has images of
     sizes_of      shares of the classes as numbers; thinned: images as they come in another mix
     nearness      how like its nearest seen class an absent class is
     tsne          a picture of class means in the plane
@@ -140,6 +141,14 @@ def choose_seen(means: Tensor, number: int, how: str, start: int) -> list[int]:
         chosen.append(int(candidates.argmax()))
         nearest = torch.maximum(nearest, similar[chosen[-1]])
     return sorted(chosen)
+
+
+def places(split: ClassSplit, classes: Sequence[int]) -> ClassSplit:
+    """The split in places among ``classes``, as rows of their means [|Y|, D] have them. ValueError for any other."""
+    at = {c: i for i, c in enumerate(classes)}
+    if other := sorted(set(split.classes) - set(at)):
+        raise ValueError(f"classes {other} of the split: expected some of {list(classes)}")
+    return ClassSplit([at[c] for c in split.seen], [at[c] for c in split.absent])
 
 
 def sizes_of(shares: Sequence[float], classes: int) -> list[int]:
