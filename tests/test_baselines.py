@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +224,19 @@ def test_one_masked_step_is_that_of_a_plain_loop(get):
     found = get(replace(of("masked"), recipe=FULL))
     assert_close(found.state, source.state_dict())
     torch.testing.assert_close(found.history["loss"][0], loss.detach(), rtol=1e-4, atol=0)
+
+
+def test_the_readme_has_the_masked_loss_in_one_line():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in readme.splitlines() if line.startswith("loss = cross_entropy(logits.index"))
+    logits = torch.randn(8, len(SEEN) + len(ABSENT), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    place = torch.arange(8) % len(SEEN)
+    names = {"logits": logits, "absent": torch.tensor(ABSENT), "labels": torch.tensor(SEEN)[place]}
+    names["cross_entropy"] = torch.nn.functional.cross_entropy
+    exec(line, names)
+    names["loss"].backward()
+    torch.testing.assert_close(names["loss"], torch.nn.functional.cross_entropy(logits[:, SEEN], place))
+    assert (logits.grad[:, ABSENT] == 0).all() and (logits.grad[:, SEEN] != 0).all()
 
 
 def test_masked_training_does_not_see_the_absent_rows(get):
