@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from fakes import SPLIT, FakeRun, identity, runs
 
-from ftlib.book.boundary import extremes, gains, recommended_gamma, word
+from ftlib.book.boundary import by_rank, extremes, gains, over_better, recommended_gamma, word
 from ftlib.book.estimates import Estimate
 from ftlib.calibration import recommended
 from ftlib.metrics import seen_unseen_curve, split_accuracies
@@ -33,3 +34,16 @@ def test_the_extremes_of_a_seed_are_chosen_by_the_others():
 @pytest.mark.parametrize(("ends", "said"), [((0.1, 2), "gains"), ((-2, -0.1), "loses"), ((-1, 1), "cannot tell")])
 def test_the_word_for_a_gain_is_that_of_its_interval(ends, said):
     assert word(Estimate(sum(ends) / 2, *ends, n=3)) == said
+
+
+def test_a_gain_is_over_the_better_reference_measure_by_measure():
+    columns = pd.MultiIndex.from_product([["area", "yy"], ["pre-trained", "AdaBN"]])
+    table = pd.DataFrame([[1.0, -2.0, 3.0, 4.0], [0.0, 5.0, -1.0, -3.0]], ["a", "b"], columns)
+    assert over_better(table).to_dict("index") == {"a": {"area": -2.0, "yy": 3.0}, "b": {"area": 0.0, "yy": -3.0}}
+
+
+def test_ranks_agree_within_a_seed_whatever_other_seeds_have():
+    index = pd.MultiIndex.from_product([["one", "two", "three"], ["p"], [0, 1]], names=["setup", "pair", "seed"])
+    effect = pd.Series([1.0, 9.0, 2.0, 8.0, 30.0, 7.0], index)
+    sign = pd.Series([1.0, 1.0, 2.0, 2.0, 3.0, 3.0], index)
+    assert by_rank(effect, sign[::-1]).to_dict() == pytest.approx({"seed 0": 1.0, "seed 1": -1.0})

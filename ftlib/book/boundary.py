@@ -35,6 +35,18 @@ def gains(run: Run, references: Mapping[str, Run], old_head: nn.Module) -> dict[
     return {(measure, name): 100 * (now[measure] - of[measure]) for measure in now for name, of in then.items()}
 
 
+def over_better(gained: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of `gains` those over the better of the references: a column a measure."""
+    least: Any = gained.T.groupby(level=0).min()
+    return least.T
+
+
+def by_rank(effect: pd.Series, sign: pd.Series) -> pd.Series:
+    """Under each seed Spearman's correlation of two columns over the seed's rows; both are indexed alike."""
+    ranks: Any = effect.groupby("seed").apply(lambda of: of.corr(sign[of.index], method="spearman"))
+    return ranks.rename("seed {}".format)
+
+
 def word(gain: Estimate) -> str:
     """What its interval says of a gain."""
     return "gains" if gain.low > 0 else "loses" if gain.high < 0 else "cannot tell"
