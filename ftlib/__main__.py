@@ -38,6 +38,13 @@ examples:
 exit code: 0 done; 1 γ is not advised, and no checkpoint is written without --force; 2 something given is wrong
 """
 
+SERVES = {
+    "new": "",
+    "restored": ", for the pre-trained rows of absent classes in the fine-tuned head",
+    "old": ", for the pre-trained head",
+    "both": ", for the sum of both heads",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser("ftlib", description=(ftlib.__doc__ or "").partition("\n")[0])
@@ -63,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
         "--head",
         default="new",
         choices=(*HEADS, "best"),
-        help="of the fine-tuned model or the pre-trained one, their sum, or that which does best on these images",
+        help="the fine-tuned one, the same with absent rows restored to the pre-trained ones, the pre-trained one, the "
+        "sum of both, or that which does best on these images",
     )
     add("--device", help="where the model runs: cpu, cuda, …")
     add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
@@ -137,7 +145,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer, heads
     )
     if "logits" in test:
-        test["logits"] = read_by(head, test["logits"], test.get("old_head"))[0]
+        test["logits"] = read_by(head, test["logits"], split, test.get("old_head"))[0]
     report = _report(found, test) | {"head": head}
     print(text := _text(report))
     if args.report:
@@ -233,7 +241,7 @@ def _report(found: Calibrated, test: Mapping[str, Any]) -> dict[str, Any]:
 def _text(report: Mapping[str, Any]) -> str:
     low, high = (_n(end) for end in report["interval"])
     without, with_gamma = report["without"], report["with_gamma"]
-    serves = {"old": ", for the pre-trained head", "both": ", for the sum of both heads"}.get(report["head"], "")
+    serves = SERVES[report["head"]]
     most, turns = with_gamma["absent_at_most"], "rises" if report["gamma"] > 0 else "falls"
     lines = [
         f"γ = {_n(report['gamma'])} by {report['estimator']}{serves}; resampled images and classes: {low} to {high}",

@@ -12,7 +12,7 @@
     oracle_gamma            γ*: the best on the test images themselves, the reference
 
 All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
-images of absent classes would be a leak. `read_by` takes the pre-trained head, or both, in place of the fine-tuned one.
+images of absent classes would be a leak. `read_by` puts pre-trained rows in place of the fine-tuned ones.
 `apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
 """
 
@@ -31,7 +31,7 @@ from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals, same_images
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
-HEADS = ("new", "old", "both")
+HEADS = ("new", "restored", "old", "both")
 
 
 class Gamma(float):
@@ -242,20 +242,23 @@ def recommended(logits: Array, labels: Array, split: ClassSplit, old_head: Array
     return quantile if old_head is None else max(mirrored(logits, labels, split, old_head), quantile)
 
 
-def read_by(head: str, logits: Array, old_head: Array | None = None) -> tuple[Any, Any]:
+def read_by(head: str, logits: Array, split: ClassSplit, old_head: Array | None = None) -> tuple[Any, Any]:
     """The logits of a head on the fine-tuned features, and those of its rows before any fine-tuning.
 
     They are what estimators take for ``logits`` and ``old_head``. Fine-tuning needs the new head to train the features,
-    which the old one may read as well, without what its rows of S have learnt against U. Chapters 6 and 14 of the book
-    compare them, each with its γ.
+    which the old one may read as well. No image has spoken for the rows of absent classes: what fine-tuning has done to
+    them beyond one constant, which is γ's part, is harm that the old rows undo. Chapters 6, 9 and 14 of the book
+    compare the heads, each with its γ.
 
     Parameters
     ----------
-    head : "new", "old" or "both"
-        The fine-tuned head; the pre-trained one; or the head whose rows are the sums of theirs. In the sum an absent
-        class's own row stands twice, so that the old row of a mirror image does, too.
-    logits, old_head : floating arrays [N, C]
+    head : "new", "restored", "old" or "both"
+        The fine-tuned head; the same with the pre-trained rows of absent classes; the pre-trained one; or the head
+        whose rows are the sums of new and old. In the sum an absent class's own row stands twice, so that the old row
+        of a mirror image does, too.
+    logits, old_head : floating arrays [..., C]
         Of the fine-tuned and of the pre-trained head on the same features. "new" does without the latter.
+    split : ClassSplit
 
     Raises
     ------
@@ -270,6 +273,12 @@ def read_by(head: str, logits: Array, old_head: Array | None = None) -> tuple[An
         has = "none" if old_head is None else f"{list(np.shape(old_head))} for logits {list(np.shape(logits))}"
         raise ValueError(f"head={head!r} needs old_head, of the pre-trained head on the same features: got {has}")
     old: Any = old_head
+    if head == "restored":
+        absent = np.isin(np.arange(np.shape(logits)[-1]), split.absent)
+        if not isinstance(logits, Tensor):
+            return np.where(absent, old, logits), old
+        absent, rows = (torch.as_tensor(part, device=logits.device) for part in (absent, old))
+        return torch.where(absent, rows, logits), old
     return (old, old) if head == "old" else (logits + old, 2 * old)
 
 

@@ -126,8 +126,8 @@ class Checkpoints:
         whole = checkpoints.read(self.after)
         state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in whole.items()}
         for name, key in self.keys.items() if head != "new" else ():
-            new, old = (model.get_parameter(name).detach().cpu() for model in (self.model, self.old))
-            state[key] = read_by(head, new, old)[0].to(state[key].dtype)
+            new, old = (model.get_parameter(name).detach().cpu().movedim(0, -1) for model in (self.model, self.old))
+            state[key] = read_by(head, new, gamma.split, old)[0].movedim(-1, 0).to(state[key].dtype).contiguous()
         for key in (key for name, key in self.keys.items() if name.endswith(".bias")):
             state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))
             state[key][list(gamma.split.absent)] += float(gamma)

@@ -209,13 +209,14 @@ def choose_head(
     """
     found = {}
     for head in heads:
-        read, old = read_by(head, logits, old_head)
-        mixed = None if unlabelled is None else read_by(head, *unlabelled)[0]
+        read, old = read_by(head, logits, split, old_head)
+        mixed = None if unlabelled is None else read_by(head, unlabelled[0], split, unlabelled[1])[0]
         found[head] = calibrate(read, labels, split, old, mixed, prefer)
-    if "old" in found:  # says what it says itself: whether the checkpoints are amiss the new head's logits tell
+    if others := [head for head in found if head != "new"]:  # what is amiss between checkpoints the new head tells
         told, between = found.get("new") or calibrate(logits, labels, split, old_head), ("same", "exchanged")
-        advice = [a for of in (told, found["old"]) for a in of.advice if (a.code in between) == (of is told)]
-        found["old"] = replace(found["old"], advice=tuple(advice))
+        for head in others:
+            advice = [a for of in (told, found[head]) for a in of.advice if (a.code in between) == (of is told)]
+            found[head] = replace(found[head], advice=tuple(advice))
     return max(found.items(), key=lambda of: of[1].with_gamma.overall(split, of[1].share))
 
 
