@@ -112,7 +112,7 @@ def test_the_head_is_chosen_that_has_the_best_overall_accuracy_at_its_gamma():
     noise = 9 * np.random.default_rng(5).normal(size=old_head.shape)
     for best, new, old in (("new", logits, old_head + noise), ("old", logits + noise, old_head)):
         head, found = choose_head(new, labels, SPLIT, old)
-        each = {name: calibrate(x, labels, SPLIT, y) for name in HEADS for x, y in [read_by(name, new, old)]}
+        each = {name: calibrate(x, labels, SPLIT, y) for name in HEADS for x, y in [read_by(name, new, SPLIT, old)]}
         overall = {name: of.with_gamma.overall(SPLIT, of.share) for name, of in each.items()}
         assert head == best == max(overall, key=overall.__getitem__) and found.gamma == each[head].gamma
     assert choose_head(logits, labels, SPLIT, None, heads=["new"])[0] == "new"
@@ -121,13 +121,14 @@ def test_the_head_is_chosen_that_has_the_best_overall_accuracy_at_its_gamma():
     assert "absent_share" in told.by_estimator
 
 
-def test_the_old_head_is_advised_by_its_own_gap_and_stopped_by_what_is_amiss_between_the_checkpoints():
+def test_another_head_is_advised_by_its_own_gap_and_stopped_by_what_is_amiss_between_the_checkpoints():
     logits, labels, old_head = draw(signal=2.0)
     old_head = old_head + 2 * (np.arange(20) < 10)  # features that were trained on seen classes widen its gap, too
-    for heads in (["old"], HEADS):
+    for heads in (["old"], ["restored"], HEADS):
         assert choose_head(logits, labels, SPLIT, old_head, heads=heads)[1].advised
-    assert "same" in codes(choose_head(logits, labels, SPLIT, logits, heads=["old"])[1], "stop")
-    assert "exchanged" in codes(choose_head(old_head, labels, SPLIT, logits, heads=["old"])[1], "stop")
+    for head in HEADS:
+        assert "same" in codes(choose_head(logits, labels, SPLIT, logits, heads=[head])[1], "stop")
+        assert "exchanged" in codes(choose_head(old_head, labels, SPLIT, logits, heads=[head])[1], "stop")
 
 
 def test_accuracies_and_curve_are_those_of_images_and_mirror_images():

@@ -475,25 +475,43 @@ def test_the_regret_of_mirroring_is_within_the_distance_of_the_laws(lead):
 # --- heads -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_head_that_reads_is_one_of_three_with_its_own_untrained_rows():
-    logits, old = np.array([[3.0, 1.0]]), np.array([[2.0, 5.0]])
-    assert read_by("new", logits) == (logits, None)
-    assert all(part is old for part in read_by("old", logits, old))
-    both = [part.tolist() for part in read_by("both", torch.tensor(logits), torch.tensor(old))]
+def test_the_head_that_reads_is_one_of_four_with_its_own_untrained_rows():
+    split, logits, old = ClassSplit([0], [1]), np.array([[3.0, 1.0]]), np.array([[2.0, 5.0]])
+    assert read_by("new", logits, split) == (logits, None)
+    assert all(part is old for part in read_by("old", logits, split, old))
+    both = [part.tolist() for part in read_by("both", torch.tensor(logits), split, torch.tensor(old))]
     assert both == [[[5.0, 6.0]], [[4.0, 10.0]]]
+    for new, was in ((logits, old), (torch.tensor(logits), torch.tensor(old)), (torch.tensor(logits).float(), old)):
+        restored, untrained = read_by("restored", new, split, was)
+        assert restored.tolist() == [[3.0, 5.0]] and untrained is was
+    assert logits.tolist() == [[3.0, 1.0]]  # as they were
+
+
+def test_restored_rows_know_nothing_of_what_training_has_done_to_those_of_absent_classes():
+    """Whatever it was, γ and the logits that it is for are the same."""
+    rng = np.random.default_rng(0)
+    split, labels = ClassSplit(range(4), range(4, 8)), rng.integers(4, size=200)
+    old = rng.normal(size=(200, 8)) + 3 * np.eye(8)[labels]
+    new = old + 2 * np.eye(8)[labels]
+    pushed = new - np.where(np.arange(8) < 4, 0, rng.uniform(2, 9, size=(200, 8)))
+    found = [read_by("restored", logits, split, old) for logits in (new, pushed)]
+    assert np.array_equal(found[0][0], found[1][0])
+    assert recommended(found[1][0], labels, split, old) == recommended(new, labels, split, old)
+    assert recommended(pushed, labels, split, old) > recommended(new, labels, split, old) + 2
 
 
 @pytest.mark.parametrize(
     ("head", "old", "says"),
     [
-        ("mean", np.zeros((2, 4)), r"head='mean': expected one of new, old, both"),
+        ("mean", np.zeros((2, 4)), r"head='mean': expected one of new, restored, old, both"),
         ("old", None, r"head='old' needs old_head, of the pre-trained head on the same features: got none"),
+        ("restored", None, r"head='restored' needs old_head"),
         ("both", np.zeros((3, 4)), r"got \[3, 4\] for logits \[2, 4\]"),
     ],
 )
 def test_a_head_that_is_none_or_lacks_its_logits_is_refused(head, old, says):
     with pytest.raises(ValueError, match=says):
-        read_by(head, np.zeros((2, 4)), old)
+        read_by(head, np.zeros((2, 4)), ClassSplit([0, 1], [2, 3]), old)
 
 
 def test_of_equal_heads_the_sum_has_twice_the_gamma():
@@ -501,5 +519,5 @@ def test_of_equal_heads_the_sum_has_twice_the_gamma():
     rng = np.random.default_rng(0)
     split, labels = ClassSplit(range(4), range(4, 8)), rng.integers(4, size=200)
     logits = rng.normal(size=(200, 8)) + 3 * np.eye(8)[labels]
-    sums, untrained = read_by("both", logits, logits)
+    sums, untrained = read_by("both", logits, split, logits)
     assert recommended(sums, labels, split, untrained) == pytest.approx(2 * recommended(logits, labels, split, logits))

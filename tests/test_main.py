@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ftlib import calibration
-from ftlib.__main__ import main
+from ftlib.__main__ import SERVES, main
 from ftlib.core import ClassSplit
 from ftlib.models import features_and_logits, head
 
@@ -204,19 +204,21 @@ def test_timm_serves_it_and_it_is_right_where_the_other_was_wrong(world, tmp_pat
     assert right > 0.95 and was < 0.8
 
 
-@pytest.mark.parametrize(("head", "new", "old"), [("old", 0, 1), ("both", 1, 1)])
+@pytest.mark.parametrize(("head", "new", "old"), [("old", 0, 1), ("both", 1, 1), ("restored", SEEN, ABSENT)])
 def test_another_head_is_served_with_a_gamma_of_its_own(world, tmp_path, head, new, old, capsys):
     out, report = tmp_path / "c.safetensors", tmp_path / "r"
     more = "--output", out, "--report", report, "--force"  # the old head has no gap here: γ alone is not advised
-    assert from_checkpoints(world, "ddp.pth", "--head", head, *more) == {"old": 1, "both": 0}[head]
-    assert {"old": "for the pre-trained head", "both": "for the sum of both heads"}[head] in capsys.readouterr().out
+    assert from_checkpoints(world, "ddp.pth", "--head", head, *more) == {"old": 1, "both": 0, "restored": 0}[head]
+    assert SERVES[head] in capsys.readouterr().out
     before, after = load_file(world[0] / "before.safetensors"), load_file(world[0] / "after.safetensors")
     found, told = load_file(out), json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert told["head"] == head
     assert all(torch.equal(v, after[k.removeprefix("module.")]) for k, v in found.items() if ".fc." not in k)
     gamma = told["gamma"] * torch.isin(torch.arange(10), torch.tensor(ABSENT))
+    new, old = (of if isinstance(of, int) else torch.isin(torch.arange(10), torch.tensor(of)) for of in (new, old))
     for part, more in (("weight", 0), ("bias", gamma)):
-        wanted = new * after[f"fc.{part}"] + old * before[f"fc.{part}"] + more
+        rows = (of[f"fc.{part}"].movedim(0, -1) for of in (after, before))
+        wanted = sum(part * of for part, of in zip((new, old), rows, strict=True)).movedim(-1, 0) + more
         assert torch.allclose(found[f"module.fc.{part}"], wanted, atol=1e-4)
 
 
