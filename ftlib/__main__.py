@@ -68,10 +68,9 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=Path, metavar="DIR", help="images that were fine-tuned on, or better others of these classes")
     add(
         "--head",
-        default="new",
         choices=(*HEADS, "best"),
-        help="the fine-tuned one, the same with absent rows restored to the pre-trained ones, the pre-trained one, the "
-        "sum of both, or that which does best on these images",
+        help="to serve: the fine-tuned one, the same with the pre-trained rows of absent classes restored, the "
+        "pre-trained one, the sum of both, or that which does best on these images; restored for checkpoints, else new",
     )
     add("--device", help="where the model runs: cpu, cuda, …")
     add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
@@ -84,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weight", type=float, help="what an absent image counts if a seen one counts 1")
     add("--min-sy", type=float, metavar="ACC", help="seen accuracy to keep")
     add("--min-uy", type=float, metavar="ACC", help="absent accuracy that mirror images reach; real ones reach less")
-    add("--output", type=Path, metavar="FILE", help="calibrated checkpoint: .safetensors, same keys, another bias")
+    add("--output", type=Path, metavar="FILE", help="calibrated checkpoint: .safetensors, same keys, another head")
     add("--report", type=Path, metavar="STEM", help="writes STEM.json and STEM.html")
     add("--force", action="store_true", help="overwrite files; write a checkpoint that is not advised")
     return main
@@ -138,9 +137,11 @@ def _calibrate(args: argparse.Namespace) -> int:
     prefer = {n: v for n in ("share", "weight", "min_sy", "min_uy") if (v := getattr(args, n)) is not None}
     mixed = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
     unlabelled = None if mixed is None else (mixed, test.get("old_head") if "logits" in test else None)
-    if args.head != "new" and unlabelled and unlabelled[1] is None:
-        raise ValueError(f"--head {args.head} needs old_head beside the logits of other images: give --test both")
-    heads = HEADS if args.head == "best" else (args.head,)
+    unread = unlabelled is not None and unlabelled[1] is None
+    asked = args.head or ("restored" if checkpoint and not unread else "new")
+    if asked != "new" and unread:
+        raise ValueError(f"--head {asked} needs old_head beside the logits of other images: give --test both")
+    heads = HEADS if asked == "best" else (asked,)
     head, found = choose_head(
         arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer, heads
     )
@@ -156,7 +157,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             print(f"{args.output} is not written, since γ is not advised; --force writes it")
         else:
             checkpoint.write(args.output, found.gamma, head, estimator=found.estimator, ftlib=ftlib.__version__)
-            print(f"{args.output} is written: the checkpoint with γ in its bias")
+            print(f"{args.output} is written: the checkpoint with γ in its bias{SERVES[head]}")
     return 0 if found.advised else 1
 
 

@@ -12,8 +12,8 @@
     oracle_gamma            γ*: the best on the test images themselves, the reference
 
 All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
-images of absent classes would be a leak. `read_by` puts pre-trained rows in place of the fine-tuned ones.
-`apply` uses γ on logits, `fold_gamma` puts it into a checkpoint.
+images of absent classes would be a leak. `read_by` has the logits of a head with other rows; `restore_rows` puts the
+pre-trained rows of absent classes back, before γ is found. `apply` uses γ on logits, `fold_gamma` in a checkpoint.
 """
 
 from __future__ import annotations
@@ -390,12 +390,7 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     >>> fold_gamma(nn.Linear(8, 4, bias=False), 1.5, absent=[1, 3]).bias.tolist()
     [0.0, 1.5, 0.0, 1.5]
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"the model is a {type(model).__name__}, expected a Module: load a state dict into one first")
-    try:
-        layers = head_layers(model)
-    except TypeError as error:
-        raise ValueError(f"{error}: γ has no place there") from error
+    layers = _head_of(model)
     columns = _columns(absent, len(layers[0].weight))
     if not math.isfinite(gamma := check_gamma(gamma, columns)):
         raise ValueError(f"γ is {gamma}: only a finite γ can be folded into a checkpoint")
@@ -412,6 +407,51 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
         with torch.no_grad():
             layer.bias[columns] += gamma
     return model
+
+
+def restore_rows(model: nn.Module, before: nn.Module, absent: Iterable[int]) -> nn.Module:
+    """Give the head the rows that the absent classes had before fine-tuning, weights and biases, in place.
+
+    No image has spoken for them since. Estimate γ afterwards, on the logits that the model then gives, and fold it in
+    last: this puts a bias back, too. What comes back is the same model.
+
+    Parameters
+    ----------
+    model, before : Module
+        The fine-tuned and the pre-trained classifier, or their heads alone, as `fold_gamma` takes them.
+    absent : iterable of int, or bool [C]
+
+    Raises
+    ------
+    ValueError
+        The two have different heads, an absent class is outside of them, or there is no head with rows.
+
+    Examples
+    --------
+    >>> new, old = nn.Linear(8, 4), nn.Linear(8, 4)
+    >>> bool((restore_rows(new, old, absent=[1, 3]).weight[[1, 3]] == old.weight[[1, 3]]).all())
+    True
+    """
+    heads = [[{"weight": of.weight, "bias": getattr(of, "bias", None)} for of in _head_of(m)] for m in (model, before)]
+    new, old = ([{name: list(p.shape) for name, p in of.items() if p is not None} for of in head] for head in heads)
+    if new != old:
+        raise ValueError(f"the head has {new}, the one before fine-tuning {old}: expected the same parts and shapes")
+    columns = _columns(absent, new[0]["weight"][0])
+    with torch.no_grad():
+        for layer, was in zip(*heads, strict=True):
+            for name, parameter in layer.items():
+                if parameter is not None:
+                    parameter[columns] = was[name][columns].to(parameter)
+    return model
+
+
+def _head_of(model: nn.Module) -> list[Any]:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}, expected a Module: load a state dict into one first")
+    try:
+        return head_layers(model)
+    except TypeError as error:
+        raise ValueError(f"{error}: γ has no place there") from error
 
 
 def _columns(absent: Iterable[int], num_classes: int) -> list[int]:

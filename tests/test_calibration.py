@@ -31,11 +31,13 @@ from ftlib.calibration import (
     pseudo_cross_validation,
     read_by,
     recommended,
+    restore_rows,
     rival_share,
 )
 from ftlib.core import ClassSplit
 from ftlib.margins import mirrored_margins
 from ftlib.metrics import seen_unseen_curve, split_accuracies
+from ftlib.models import CosineHead
 
 assert ftlib.__version__
 SPLIT = ClassSplit([0, 2, 4], [1, 5])  # class 3 is outside Y
@@ -422,6 +424,57 @@ def test_what_cannot_be_folded_is_named_and_left_alone(model, gamma, absent, mes
     with pytest.raises(ValueError, match=message):
         fold_gamma(model, gamma, absent)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_a_model_with_restored_rows_says_what_reading_by_them_does(backbone):
+    torch.manual_seed(0)
+    size = {"img_size": 32, "patch_size": 4} if backbone == "test_vit" else {}
+    model, before = (timm.create_model(backbone, num_classes=6, **size).eval() for _ in range(2))
+    images, before = torch.randn(16, 3, 32, 32), before.double()
+    nn.init.normal_(before.get_classifier().bias)
+    with torch.no_grad():
+        features = model.forward_head(model.forward_features(images), pre_logits=True)
+        logits, old = model(images), before.get_classifier()(features.double())
+        assert restore_rows(model, before, SPLIT.absent) is model
+        restored, _ = read_by("restored", logits, SPLIT, old.float())
+        torch.testing.assert_close(model(images), restored, rtol=0, atol=1e-5)
+    assert not torch.allclose(restored, logits) and model.get_classifier().weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Linear(8, 6, bias=False), lambda: nn.Conv2d(8, 6, 1), lambda: CosineHead(8, 6)]
+)
+def test_rows_of_a_head_itself_are_restored_and_nothing_else(make):
+    head, before = make(), make()
+    kept = {name: value.clone() for name, value in head.state_dict().items()}
+    restore_rows(head, before, torch.tensor([False, True, False, False, False, True]))
+    for name, value in head.state_dict().items():
+        for row in range(len(value) if value.ndim else 0):
+            assert torch.equal(value[row], (before.state_dict() if row in (1, 5) else kept)[name][row])
+
+
+@pytest.mark.parametrize(
+    ("before", "absent", "message"),
+    [
+        (
+            nn.Linear(8, 5),
+            [1],
+            r"the head has .*\[6, 8\].*, the one before fine-tuning .*\[5, 8\].*: expected the same",
+        ),
+        (nn.Linear(8, 6, bias=False), [1], "expected the same parts"),
+        (nn.Linear(8, 6), [6], r"absent classes \[6\]: expected.*0 to 5"),
+        (nn.Linear(8, 6), [], "the absent classes are empty"),
+        (nn.Identity(), [1], "the head is Identity"),
+        (nn.Linear(8, 6).state_dict(), [1], "the model is a OrderedDict, expected a Module"),
+    ],
+)
+def test_rows_that_cannot_be_restored_are_named_and_nothing_is_changed(before, absent, message):
+    head = nn.Linear(8, 6)
+    kept = {name: value.clone() for name, value in head.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        restore_rows(head, before, absent)
+    assert all(torch.equal(value, kept[name]) for name, value in head.state_dict().items())
 
 
 # ------------------------------------------------ book/theory.md: mirror images with the law of absent ones

@@ -222,6 +222,24 @@ def test_another_head_is_served_with_a_gamma_of_its_own(world, tmp_path, head, n
         assert torch.allclose(found[f"module.fc.{part}"], wanted, atol=1e-4)
 
 
+def test_checkpoints_are_served_with_restored_rows_and_logits_as_they_are(world, logits, tmp_path, capsys):
+    """Of logits alone nobody but who serves them can change the head; neither can a test file of one head be read."""
+    parts = {"before": load_file(world[0] / "before.safetensors"), "after": load_file(world[0] / "after.safetensors")}
+    pushed = dict(parts["after"]) | {"fc.weight": parts["after"]["fc.weight"].clone()}
+    pushed["fc.weight"][list(ABSENT)] += torch.randn(5, len(pushed["fc.weight"][0]))
+    save_file(pushed, world[0] / "pushed.safetensors")
+    assert from_checkpoints(world, "pushed.safetensors", "--output", tmp_path / "c.safetensors") == 0
+    assert capsys.readouterr().out.count(SERVES["restored"]) == 2
+    found = load_file(tmp_path / "c.safetensors")["fc.weight"]
+    assert torch.equal(found, parts["after"]["fc.weight"]) and not torch.equal(found, pushed["fc.weight"])
+    np.savez(tmp_path / "test.npz", logits=draw(3)[0])
+    for call in (
+        lambda: run("--logits", logits, "--seen", "0,2,3,6,8"),
+        lambda: from_checkpoints(world, "after.safetensors", "--test", tmp_path / "test.npz"),
+    ):
+        assert call() == 0 and SERVES["restored"] not in capsys.readouterr().out
+
+
 def test_logits_of_both_heads_and_a_test_file_of_both_give_what_their_sum_gives(tmp_path, capsys):
     parts = {name: draw(seed) for name, seed in (("train", 0), ("test", 3))}
     for name, (values, labels, old) in parts.items():
@@ -313,7 +331,7 @@ def test_a_head_of_half_precision_keeps_gamma_whole(world, tmp_path, kind):
     root, out = world[0], tmp_path / "c.safetensors"
     half = {k: v.to(kind) if v.is_floating_point() else v for k, v in load_file(root / "after.safetensors").items()}
     save_file(half, root / "half.safetensors")
-    assert from_checkpoints(world, "half.safetensors", "--output", out) == 0
+    assert from_checkpoints(world, "half.safetensors", "--output", out, "--head", "new") == 0
     found = load_file(out)
     with safe_open(out, "pt") as file:
         gamma = json.loads(file.metadata()["ftlib"])["gamma"]
