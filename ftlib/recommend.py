@@ -1,4 +1,4 @@
-"""γ for one's own model: which one, how far to trust it, what it costs, and when to leave it. Arrays in, numbers out.
+"""γ for one's own model: which one, for which head, how far to trust it and what it costs. Arrays in, numbers out.
 
 ftlib.calibrate(logits, labels, split, old_head)    a `Calibrated`: .gamma .by_estimator .interval .advice .curve()
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ftlib import calibration
+from ftlib.advice import Advice, advise
 from ftlib.calibration import HEADS, Gamma, best_of_mirrored, estimated_share, read_by
 from ftlib.checks import Array, check_finite, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit, seeded
@@ -23,14 +23,6 @@ from ftlib.metrics import Curve, curve_of
 MOST = 20_000  # images that are looked at, drawn at random from more: others would hardly narrow the interval
 ALONE = "take absent_share of ftlib.calibration on unlabelled images, with the share of absent ones among them"
 PREFERENCES = ("min_sy", "min_uy", "share", "weight")
-
-
-class Advice(NamedTuple):
-    """Something that the outputs show: ``level`` is "stop" (γ is not advised), "caution" or "note"."""
-
-    level: str
-    code: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -175,7 +167,7 @@ def calibrate(
     lows, highs = zip(*spread.values(), strict=True)
     interval = min(*lows, gamma), max(*highs, gamma)
     signs = [sign, *(float(end) for of in ends.values() for end in of[:, 1])]
-    advice = _advice(logits, old, images, gamma, min(signs), max(signs))
+    advice = advise(logits, old, images, gamma, min(signs), max(signs))
     if total > len(labels):
         advice.append(Advice("note", "sampled", f"found from {len(labels):,} of {total:,} images, drawn at random"))
     if prefer.get("share") == "unlabelled":
@@ -272,62 +264,3 @@ def check_head_of(array: Array, name: str, logits: Tensor, split: ClassSplit) ->
 def _some(n: int) -> Tensor:
     """Positions of all, or of `MOST` drawn at random, ascending."""
     return torch.from_numpy(np.arange(n) if n <= MOST else np.sort(seeded(0, "images").choice(n, MOST, replace=False)))
-
-
-# --- what speaks against it -------------------------------------------------------------------------------------------
-
-
-def _advice(
-    logits: Tensor, old: Tensor | None, images: Evidence, gamma: Gamma, low: float, high: float
-) -> list[Advice]:
-    split, y, n = gamma.split, images.label, len(images.label)
-    sizes = np.bincount(y, minlength=split.seen[-1] + 1)[list(split.seen)]
-    guess = np.array(split.classes)[logits[:, list(split.classes)].argmax(1).cpu().numpy()]
-    shift, off = max(((by, float(np.mean(guess == y + by))) for by in (1, -1)), key=lambda pair: pair[1])
-    same, gap, was = False, float(images.gap.mean()), -np.inf
-    if old is not None:
-        same = torch.allclose(old.to(logits), logits, rtol=1e-4, atol=1e-4)
-        was = float(calibration.competitor_gap(old, torch.from_numpy(y), split))
-    whole = logits.sum(1).double()
-    low_one, high_one = logits.aminmax()
-    chances = bool(0 <= low_one < high_one and (high_one <= 1 or (whole - 100).abs().max() < 1))
-    # A sigmoid head that was taught one class an image lights one, on the images that taught it.
-    sigmoid = not chances and bool((logits.double().sigmoid().sum(1) - 1).abs().median() < 0.1)
-    on = [float((logits[:, list(split.absent)] + by > 0).any(1).double().mean()) for by in (0.0, gamma)]
-    # Over 81 fine-tunings of drawn characters: where fewer than .55 were found, γ changed Acc_{Y/Y} by −6 to +4 points;
-    # elsewhere it won 9 to 39. Of 127 sound ones no rule stops any, and each of eight mistakes is stopped in all.
-    found, who = float(images.seen_hit.mean()), "new head"
-    if old is not None and images.absent_hit.mean() < found:
-        found, who = float(images.absent_hit.mean()), "old head on the new features"
-    amiss = (
-        f"the {who} finds the true class among the seen ones for {found:.0%} of the images: were they sized and "
-        "normalised as in training, the model in evaluation mode, the classes in this order? Else the features "
-        "suffered, and γ "
-    )
-    rules = [
-        (chances, "stop", "probabilities",
-         "all numbers lie between 0 and 1, or add up to 100: probabilities. Give logits, or their log"),
-        (not chances and bool(logits.logsumexp(1).abs().max() < 1e-2), "note", "log-probabilities",
-         "these are log-probabilities, which serve as well as logits"),
-        (sigmoid, "caution", "sigmoid",
-         "a sigmoid head: γ is for the largest logit. At threshold ½ it lights an absent class on "
-         f"{on[1]:.0%} of these images, where none belongs, in place of {on[0]:.0%}"),
-        (off > max(0.3, 2 * np.mean(guess == y)), "stop", "labels",
-         f"{off:.0%} of the predictions are the label {shift:+d}: number the classes from 0"),
-        (same, "stop", "same",
-         "the old head says what the new one says: the two checkpoints are the same"),
-        (was > gap and not same, "stop", "exchanged",
-         f"the old head favours seen classes more, by {was - gap:.2g}: exchanged checkpoints, or repaired already?"),
-        (found < 0.55, "stop", "features", f"{amiss}cannot help"),
-        (0.55 <= found < 0.8, "caution", "features", f"{amiss}helps less than it seems"),
-        # Of a model without a gap a quantile would take its share all the same; few rivals tell of none where there is.
-        (low <= 0 <= high or gamma <= 0 or (gap <= 0 and 2 * len(sizes) >= len(split.absent)), "stop", "nothing",
-         "γ cannot be told from 0: there is nothing to repair, or it was repaired already"),
-        (len(sizes) < 8, "caution", "few-classes",
-         f"{len(sizes)} seen classes tell little about others: look at what γ costs on images that were held out"),
-        ((sizes == 0).any(), "caution", "missing", f"{(sizes == 0).sum()} of {len(sizes)} seen classes have no image"),
-        (n < 10 * len(sizes), "caution", "few-images", f"{n / len(sizes):.1f} images a seen class are few"),
-        (images.accuracy(0.0).seen >= 0.995, "note", "memorised",
-         "they are known by heart: on new images γ costs more seen accuracy than said here"),
-    ]  # fmt: skip
-    return [Advice(*advice) for holds, *advice in rules if holds]
