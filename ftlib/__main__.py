@@ -17,7 +17,7 @@ import torch
 
 import ftlib
 from ftlib import files
-from ftlib.calibration import HEADS, read_by
+from ftlib.calibration import HEADS, levels, read_by
 from ftlib.core import ClassSplit
 from ftlib.metrics import seen_unseen_curve
 from ftlib.recommend import Calibrated, choose_head
@@ -41,6 +41,7 @@ exit code: 0 done; 1 γ is not advised, and no checkpoint is written without --f
 SERVES = {
     "new": "",
     "restored": ", for the pre-trained rows of absent classes in the fine-tuned head",
+    "levelled": ", for the pre-trained rows of absent classes, levelled, in the fine-tuned head",
     "old": ", for the pre-trained head",
     "both": ", for the sum of both heads",
 }
@@ -69,8 +70,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--head",
         choices=(*HEADS, "best"),
-        help="to serve: the fine-tuned one, the same with the pre-trained rows of absent classes restored, the "
-        "pre-trained one, the sum of both, or that which does best on these images; restored for checkpoints, else new",
+        help="to serve: the fine-tuned one, the same with the pre-trained rows of absent classes restored, "
+        "these levelled (none stands out on images of seen ones), the pre-trained one, the sum of both, or what does "
+        "best on these images; levelled for checkpoints, else new",
     )
     add("--device", help="where the model runs: cpu, cuda, …")
     add("--test", type=Path, metavar="FILE", help="logits of all classes: unlabelled, or labelled to hear the best γ")
@@ -138,15 +140,14 @@ def _calibrate(args: argparse.Namespace) -> int:
     mixed = test.get("logits", test.get("unlabelled", arrays.get("unlabelled")))
     unlabelled = None if mixed is None else (mixed, test.get("old_head") if "logits" in test else None)
     unread = unlabelled is not None and unlabelled[1] is None
-    asked = args.head or ("restored" if checkpoint and not unread else "new")
+    asked = args.head or ("levelled" if checkpoint and not unread else "new")
     if asked != "new" and unread:
         raise ValueError(f"--head {asked} needs old_head beside the logits of other images: give --test both")
     heads = HEADS if asked == "best" else (asked,)
-    head, found = choose_head(
-        arrays["logits"], arrays["labels"], split, arrays.get("old_head"), unlabelled, prefer, heads
-    )
+    given = arrays["logits"], arrays.get("old_head")
+    head, found = choose_head(given[0], arrays["labels"], split, given[1], unlabelled, prefer, heads)
     if "logits" in test:
-        test["logits"] = read_by(head, test["logits"], split, test.get("old_head"))[0]
+        test["logits"] = read_by(head, test["logits"], split, test.get("old_head"), given)[0]
     report = _report(found, test) | {"head": head}
     print(text := _text(report))
     if args.report:
@@ -156,7 +157,8 @@ def _calibrate(args: argparse.Namespace) -> int:
         if not found.advised and not args.force:
             print(f"{args.output} is not written, since γ is not advised; --force writes it")
         else:
-            checkpoint.write(args.output, found.gamma, head, estimator=found.estimator, ftlib=ftlib.__version__)
+            level = levels(read_by("restored", given[0], split, given[1])[0], split) if head == "levelled" else 0.0
+            checkpoint.write(args.output, found.gamma, head, level, estimator=found.estimator, ftlib=ftlib.__version__)
             print(f"{args.output} is written: the checkpoint with γ in its bias{SERVES[head]}")
     return 0 if found.advised else 1
 

@@ -13,7 +13,8 @@
 
 All but the last three take images that fine-tuning saw, and refuse a label of an absent class: estimating γ on labelled
 images of absent classes would be a leak. `read_by` has the logits of a head with other rows; `restore_rows` puts the
-pre-trained rows of absent classes back, before γ is found. `apply` uses γ on logits, `fold_gamma` in a checkpoint.
+pre-trained rows of absent classes back, and `level_rows` levels them, before γ is found. `apply` uses γ on logits,
+`fold_gamma` in a checkpoint.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ftlib.core import ClassSplit, class_ids, head_layers
 from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals, same_images
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
-HEADS = ("new", "restored", "old", "both")
+HEADS = ("new", "restored", "levelled", "old", "both")
 
 
 class Gamma(float):
@@ -242,23 +243,44 @@ def recommended(logits: Array, labels: Array, split: ClassSplit, old_head: Array
     return quantile if old_head is None else max(mirrored(logits, labels, split, old_head), quantile)
 
 
-def read_by(head: str, logits: Array, split: ClassSplit, old_head: Array | None = None) -> tuple[Any, Any]:
+def levels(logits: Array, split: ClassSplit) -> np.ndarray:
+    """Each absent class's mean logit on images of seen classes, less the mean of all of them; 0 for seen classes: [C].
+
+    None of these images is of an absent class, so that none of those should stand out. Taken from the logits it is what
+    `average_logit_gap` does, class by class.
+    """
+    means = check_logits(logits, split).double().mean(0).cpu().numpy()
+    level, absent = np.zeros(len(means)), list(split.absent)
+    level[absent] = means[absent] - means[absent].mean()
+    return level
+
+
+def read_by(
+    head: str,
+    logits: Array,
+    split: ClassSplit,
+    old_head: Array | None = None,
+    on_seen: tuple[Array, Array | None] | None = None,
+) -> tuple[Any, Any]:
     """The logits of a head on the fine-tuned features, and those of its rows before any fine-tuning.
 
     They are what estimators take for ``logits`` and ``old_head``. Fine-tuning needs the new head to train the features,
-    which the old one may read as well. No image has spoken for the rows of absent classes: what fine-tuning has done to
-    them beyond one constant, which is γ's part, is harm that the old rows undo. Chapters 6, 9 and 14 of the book
-    compare the heads, each with its γ.
+    which the old one may read as well. No image has spoken for the rows of absent classes. What fine-tuning has done to
+    them beyond one constant, which is γ's part, is of two kinds: it has turned each away from the images that look like
+    its class, and it has levelled them, so that none stands out on images of seen classes. The old rows undo both; the
+    levelled ones keep the second. Chapters 6, 9, 14 and 18 of the book compare the heads, each with its γ.
 
     Parameters
     ----------
-    head : "new", "restored", "old" or "both"
-        The fine-tuned head; the same with the pre-trained rows of absent classes; the pre-trained one; or the head
-        whose rows are the sums of new and old. In the sum an absent class's own row stands twice, so that the old row
-        of a mirror image does, too.
+    head : "new", "restored", "levelled", "old" or "both"
+        The fine-tuned head; the same with the pre-trained rows of absent classes; these less their `levels`; the
+        pre-trained head; or the head whose rows are the sums of new and old. In the sum an absent class's own row
+        stands twice, so that the old row of a mirror image does, too.
     logits, old_head : floating arrays [..., C]
         Of the fine-tuned and of the pre-trained head on the same features. "new" does without the latter.
     split : ClassSplit
+    on_seen : pair of floating arrays [N, C], optional
+        The two on images of seen classes, from which "levelled" takes the levels; if not given, the arrays themselves.
 
     Raises
     ------
@@ -273,13 +295,19 @@ def read_by(head: str, logits: Array, split: ClassSplit, old_head: Array | None 
         has = "none" if old_head is None else f"{list(np.shape(old_head))} for logits {list(np.shape(logits))}"
         raise ValueError(f"head={head!r} needs old_head, of the pre-trained head on the same features: got {has}")
     old: Any = old_head
-    if head == "restored":
-        absent = np.isin(np.arange(np.shape(logits)[-1]), split.absent)
-        if not isinstance(logits, Tensor):
-            return np.where(absent, old, logits), old
+    if head in ("old", "both"):
+        return (old, old) if head == "old" else (logits + old, 2 * old)
+    absent = np.isin(np.arange(np.shape(logits)[-1]), split.absent)
+    if isinstance(logits, Tensor):
         absent, rows = (torch.as_tensor(part, device=logits.device) for part in (absent, old))
-        return torch.where(absent, rows, logits), old
-    return (old, old) if head == "old" else (logits + old, 2 * old)
+        restored: Any = torch.where(absent, rows, logits)
+    else:
+        restored = np.where(absent, old, logits)
+    if head == "levelled":
+        seen = restored if on_seen is None else read_by("restored", on_seen[0], split, on_seen[1])[0]
+        level = levels(seen, split)
+        restored = restored - (restored.new_tensor(level) if isinstance(restored, Tensor) else level)
+    return restored, old
 
 
 class PCV(NamedTuple):
@@ -394,26 +422,17 @@ def fold_gamma(model: nn.Module, gamma: float, absent: Iterable[int]) -> nn.Modu
     columns = _columns(absent, len(layers[0].weight))
     if not math.isfinite(gamma := check_gamma(gamma, columns)):
         raise ValueError(f"γ is {gamma}: only a finite γ can be folded into a checkpoint")
-    for layer in layers:
-        if getattr(layer, "bias", None) is None and not isinstance(layer, nn.Linear | nn.Conv2d):
-            raise ValueError(f"the head is {type(layer).__name__}, which has no bias: expected Linear or 1×1 Conv2d")
-        if layer.weight.dtype not in (torch.float32, torch.float64):
-            why = "which would round γ: fold into model.float(), and serve the head in float32"
-            raise ValueError(f"the head is {layer.weight.dtype}, {why}")
-    for layer in layers:
-        if layer.bias is None:
-            weight = layer.weight
-            layer.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=weight.requires_grad)
-        with torch.no_grad():
-            layer.bias[columns] += gamma
+    shift = np.zeros(len(layers[0].weight))
+    shift[columns] = gamma
+    _add_to_bias(layers, shift)
     return model
 
 
 def restore_rows(model: nn.Module, before: nn.Module, absent: Iterable[int]) -> nn.Module:
     """Give the head the rows that the absent classes had before fine-tuning, weights and biases, in place.
 
-    No image has spoken for them since. Estimate γ afterwards, on the logits that the model then gives, and fold it in
-    last: this puts a bias back, too. What comes back is the same model.
+    No image has spoken for them since. Level them then by `level_rows`, and estimate γ last, on the logits that the
+    model gives by then: this puts a bias back, too. What comes back is the same model.
 
     Parameters
     ----------
@@ -443,6 +462,35 @@ def restore_rows(model: nn.Module, before: nn.Module, absent: Iterable[int]) -> 
                 if parameter is not None:
                     parameter[columns] = was[name][columns].to(parameter)
     return model
+
+
+def level_rows(model: nn.Module, logits: Array, split: ClassSplit) -> nn.Module:
+    """Take the `levels` of absent classes out of the bias, in place, so that none stands out on images of seen classes.
+
+    ``logits`` [N, C] are the model's own, as it is now, on such images. Old rows need it where training has moved the
+    features far; after it γ is estimated anew. ValueError as for `fold_gamma`, and for logits of another head.
+    """
+    layers, level = _head_of(model), levels(logits, split)
+    if len(level) != (rows := len(layers[0].weight)):
+        raise ValueError(f"the logits have {len(level)} columns, the head {rows} rows: expected the same number")
+    _add_to_bias(layers, -level)
+    return model
+
+
+def _add_to_bias(layers: list[Any], shift: np.ndarray) -> None:
+    """In every head, one without a bias getting one; all of them are looked at before any is changed."""
+    for layer in layers:
+        if getattr(layer, "bias", None) is None and not isinstance(layer, nn.Linear | nn.Conv2d):
+            raise ValueError(f"the head is {type(layer).__name__}, which has no bias: expected Linear or 1×1 Conv2d")
+        if layer.weight.dtype not in (torch.float32, torch.float64):
+            why = "which would round γ: fold into model.float(), and serve the head in float32"
+            raise ValueError(f"the head is {layer.weight.dtype}, {why}")
+    for layer in layers:
+        if layer.bias is None:
+            weight = layer.weight
+            layer.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=weight.requires_grad)
+        with torch.no_grad():
+            layer.bias += layer.bias.new_tensor(shift)
 
 
 def _head_of(model: nn.Module) -> list[Any]:

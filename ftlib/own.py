@@ -117,19 +117,22 @@ class Checkpoints:
         for model, path in ((self.model, after), (self.old, before)):
             models.load(model, str(path.absolute()), whole=True)
 
-    def write(self, path: Path, gamma: Gamma, head: str = "new", **more: Any) -> None:
+    def write(self, path: Path, gamma: Gamma, head: str = "new", level: Any = 0.0, **more: Any) -> None:
         """The checkpoint with γ in its bias as .safetensors: same keys, and γ with its split in the metadata.
 
-        With another ``head`` of `ftlib.calibration.read_by` than the new one its rows are that head's. A bias of half
-        precision becomes float32, which does not round γ; loaders convert it as they do all.
+        With another ``head`` of `ftlib.calibration.read_by` than the new one its rows are that head's; those of
+        "levelled" get their biases less their ``level`` [C]. A bias of half precision becomes float32, which does not
+        round γ; loaders convert it as they do all.
         """
+        rows = "restored" if head == "levelled" else head
         whole = checkpoints.read(self.after)
         state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in whole.items()}
         for name, key in self.keys.items() if head != "new" else ():
             new, old = (model.get_parameter(name).detach().cpu().movedim(0, -1) for model in (self.model, self.old))
-            state[key] = read_by(head, new, gamma.split, old)[0].movedim(-1, 0).to(state[key].dtype).contiguous()
+            state[key] = read_by(rows, new, gamma.split, old)[0].movedim(-1, 0).to(state[key].dtype).contiguous()
         for key in (key for name, key in self.keys.items() if name.endswith(".bias")):
             state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))
+            state[key] = state[key] - torch.as_tensor(level, dtype=state[key].dtype)
             state[key][list(gamma.split.absent)] += float(gamma)
         own = {"gamma": float(gamma), "head": head, "seen": gamma.split.seen, "absent": gamma.split.absent, **more}
         write_atomic(path, save(state, {"format": "pt", **_metadata(self.after), NOTE: json.dumps(own)}))

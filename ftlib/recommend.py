@@ -202,7 +202,8 @@ def choose_head(
     found = {}
     for head in heads:
         read, old = read_by(head, logits, split, old_head)
-        mixed = None if unlabelled is None else read_by(head, unlabelled[0], split, unlabelled[1])[0]
+        given = logits, old_head
+        mixed = None if unlabelled is None else read_by(head, unlabelled[0], split, unlabelled[1], given)[0]
         found[head] = calibrate(read, labels, split, old, mixed, prefer)
     if others := [head for head in found if head != "new"]:  # what is amiss between checkpoints the new head tells
         told, between = found.get("new") or calibrate(logits, labels, split, old_head), ("same", "exchanged")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+import torch
 from fakes import SPLIT, FakeRun, identity, runs
 
-from ftlib.book.boundary import by_rank, extremes, gains, over_better, recommended_gamma, word
+from ftlib.book.boundary import by_rank, extremes, gains, over_better, recommended_gamma, served, word
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import recommended
+from ftlib.calibration import levels, recommended
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 
@@ -23,6 +24,22 @@ def test_a_gain_is_that_of_the_calibrated_model_over_a_reference_as_it_is():
     areas = [seen_unseen_curve(r.test.logits, r.test.labels, SPLIT).ausuc for r in (run, before)]
     assert gained["area", "before"] == pytest.approx(100 * (areas[0] - areas[1]))
     assert set(gains(run, {"itself": run}, head)) == {(m, "itself") for m in ("ncm", "area", "yy", "uy")}
+
+
+def test_restored_rows_are_those_of_the_old_head_on_the_new_features_with_a_gamma_of_their_own():
+    run, head = FakeRun(0), identity()
+    head.weight.data *= 2.0
+    old, seen = 2 * run.test.features, run.seen_train
+    logits, gamma = served(run, head, "restored")
+    for side, of in (("seen", run.test.logits), ("absent", old)):
+        classes = list(getattr(SPLIT, side))
+        assert torch.equal(logits[:, classes], of[:, classes])
+    on_seen = seen.logits.clone()
+    on_seen[:, list(SPLIT.absent)] = 2 * seen.features[:, list(SPLIT.absent)]
+    assert gamma == recommended(on_seen, seen.labels, SPLIT, 2 * seen.features) != recommended_gamma(seen, SPLIT, head)
+    assert torch.equal(served(run, head, "new")[0], run.test.logits)
+    level = torch.tensor(levels(on_seen, SPLIT))  # of the images that it was trained on, not of those that it is for
+    torch.testing.assert_close(served(run, head, "levelled")[0].double(), logits.double() - level)
 
 
 def test_the_extremes_of_a_seed_are_chosen_by_the_others():

@@ -556,7 +556,7 @@ def test_restored_rows_know_nothing_of_what_training_has_done_to_those_of_absent
 @pytest.mark.parametrize(
     ("head", "old", "says"),
     [
-        ("mean", np.zeros((2, 4)), r"head='mean': expected one of new, restored, old, both"),
+        ("mean", np.zeros((2, 4)), r"head='mean': expected one of new, restored, levelled, old, both"),
         ("old", None, r"head='old' needs old_head, of the pre-trained head on the same features: got none"),
         ("restored", None, r"head='restored' needs old_head"),
         ("both", np.zeros((3, 4)), r"got \[3, 4\] for logits \[2, 4\]"),

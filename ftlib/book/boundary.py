@@ -13,7 +13,7 @@ from torch import nn
 
 from ftlib.book.choices import best_elsewhere, curve_and_ncm
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import Gamma, recommended
+from ftlib.calibration import Gamma, read_by, recommended
 from ftlib.core import ClassSplit, Outputs
 from ftlib.runs import Run
 
@@ -21,6 +21,15 @@ from ftlib.runs import Run
 def recommended_gamma(seen: Outputs, split: ClassSplit, old_head: nn.Module) -> Gamma:
     """γ by `ftlib.calibration.recommended`, from the fine-tuning images alone."""
     return recommended(seen.logits, seen.labels, split, old_head(seen.features))
+
+
+def served(run: Run, old_head: nn.Module, head: str) -> tuple[Any, Gamma]:
+    """Test logits [N, C] of a head, by its name in `ftlib.calibration.read_by`, and the recommended γ for them."""
+    seen, split = run.seen_train, run.split
+    given = seen.logits, old_head(seen.features).detach()
+    logits, old = read_by(head, given[0], split, given[1])
+    on_test, _ = read_by(head, run.test.logits, split, old_head(run.test.features).detach(), given)
+    return on_test, recommended(logits, seen.labels, split, old)
 
 
 def gains(run: Run, references: Mapping[str, Run], old_head: nn.Module) -> dict[tuple[str, str], float]:

@@ -19,23 +19,12 @@ from scipy.special import log_softmax
 
 from ftlib.book.repairs import best_scale, rescale
 from ftlib.calibration import apply
-from ftlib.checks import Array, check_logits
+from ftlib.checks import Array
 from ftlib.core import ClassSplit, Outputs
 from ftlib.evidence import Evidence
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 ORACLES = ("γ", "scale + γ", "bias a class")
-
-
-def levels(logits: Array, split: ClassSplit) -> np.ndarray:
-    """Each absent class's mean logit on the fine-tuning images, less the mean of all of them; 0 for seen classes: [C].
-
-    Taken from the logits it is what `ftlib.calibration.average_logit_gap` does, class by class.
-    """
-    means = check_logits(logits, split).double().mean(0).cpu().numpy()
-    level, absent = np.zeros(len(means)), list(split.absent)
-    level[absent] = means[absent] - means[absent].mean()
-    return level
 
 
 def class_biases(logits: np.ndarray, labels: np.ndarray, split: ClassSplit) -> np.ndarray:
