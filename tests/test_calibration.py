@@ -24,6 +24,8 @@ from ftlib.calibration import (
     average_logit_gap,
     competitor_gap,
     fold_gamma,
+    level_rows,
+    levels,
     margin_quantile,
     mirrored,
     oracle_gamma,
@@ -454,6 +456,23 @@ def test_rows_of_a_head_itself_are_restored_and_nothing_else(make):
             assert torch.equal(value[row], (before.state_dict() if row in (1, 5) else kept)[name][row])
 
 
+def test_a_model_whose_rows_are_levelled_says_what_reading_by_them_does():
+    torch.manual_seed(0)
+    for make in (lambda: nn.Linear(8, 6), lambda: nn.Linear(8, 6, bias=False)):
+        model, before, features = make(), make(), torch.randn(30, 8)
+        with torch.no_grad():
+            wanted, _ = read_by("levelled", model(features), SPLIT, before(features))
+            logits = restore_rows(model, before, SPLIT.absent)(features)
+            assert level_rows(model, logits, SPLIT) is model
+            torch.testing.assert_close(model(features), wanted, rtol=0, atol=1e-5)
+    kept = model.bias.clone()
+    with pytest.raises(ValueError, match="the logits have 7 columns, the head 6 rows"):
+        level_rows(model, torch.randn(30, 7), SPLIT)
+    with pytest.raises(ValueError, match="the head is Cosine, which has no bias"):
+        level_rows(Cosine(), logits, SPLIT)
+    assert torch.equal(model.bias, kept)
+
+
 @pytest.mark.parametrize(
     ("before", "absent", "message"),
     [
@@ -528,7 +547,7 @@ def test_the_regret_of_mirroring_is_within_the_distance_of_the_laws(lead):
 # --- heads -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_head_that_reads_is_one_of_four_with_its_own_untrained_rows():
+def test_the_head_that_reads_has_its_own_untrained_rows():
     split, logits, old = ClassSplit([0], [1]), np.array([[3.0, 1.0]]), np.array([[2.0, 5.0]])
     assert read_by("new", logits, split) == (logits, None)
     assert all(part is old for part in read_by("old", logits, split, old))
@@ -538,6 +557,24 @@ def test_the_head_that_reads_is_one_of_four_with_its_own_untrained_rows():
         restored, untrained = read_by("restored", new, split, was)
         assert restored.tolist() == [[3.0, 5.0]] and untrained is was
     assert logits.tolist() == [[3.0, 1.0]]  # as they were
+
+
+def test_levelled_rows_stand_out_on_no_image_of_a_seen_class():
+    rng = np.random.default_rng(0)
+    split, absent = ClassSplit([0, 2], [1, 3, 4]), [1, 3, 4]
+    logits, old, test = rng.normal(size=(50, 5)), rng.normal(size=(50, 5)) + np.arange(5), rng.normal(size=(9, 5))
+    levelled, untrained = read_by("levelled", logits, split, old)
+    assert np.ptp(levelled[:, absent].mean(0)) < 1e-12 and untrained is old
+    assert levelled[:, absent].mean() == pytest.approx(old[:, absent].mean())  # of the mean γ takes care
+    assert np.array_equal(levelled[:, [0, 2]], logits[:, [0, 2]])
+    level = levels(old, split)
+    assert level[[0, 2]].tolist() == [0, 0] and level[absent] == pytest.approx(
+        old.mean(0)[absent] - old.mean(0)[absent].mean()
+    )
+    elsewhere, _ = read_by("levelled", test, split, 2 * test, (logits, old))
+    assert elsewhere[:, absent] == pytest.approx(2 * test[:, absent] - level[absent])
+    as_tensor, _ = read_by("levelled", torch.tensor(test).float(), split, torch.tensor(2 * test), (logits, old))
+    assert as_tensor.numpy() == pytest.approx(elsewhere, abs=1e-5)
 
 
 def test_restored_rows_know_nothing_of_what_training_has_done_to_those_of_absent_classes():
