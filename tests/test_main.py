@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,6 +250,35 @@ def test_checkpoints_are_served_with_levelled_old_rows_and_logits_as_they_are(wo
     ):
         capsys.readouterr()
         assert call() == 0 and SERVES["levelled"] not in capsys.readouterr().out
+
+
+def test_the_recipe_of_the_readme_writes_what_the_command_writes(world, tmp_path, monkeypatch):
+    root, images, labels = world
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    recipe = next(part for part in text.split("```python\n") if "restore_rows(" in part).partition("```")[0]
+    recipe = recipe.replace("seen=[0, 3, 5], absent=[1, 2, 4]", f"seen={list(SEEN)}, absent={list(ABSENT)}")
+    assert str(list(SEEN)) in recipe
+    pushed = load_file(root / "after.safetensors")
+    pushed["fc.weight"][list(ABSENT)] += torch.randn(5, len(pushed["fc.weight"][0]))
+    uneven = load_file(root / "before.safetensors")
+    uneven["fc.bias"][list(ABSENT)] += torch.arange(5.0)
+    files, made = {"after": pushed, "before": uneven}, {}
+    for name, state in files.items():
+        save_file(state, tmp_path / f"{name}.safetensors")
+        made[name] = timm.create_model("test_resnet", num_classes=10).eval()
+        made[name].load_state_dict(state)
+    seen = torch.isin(labels, torch.tensor(SEEN))
+    monkeypatch.chdir(tmp_path)
+    exec(
+        recipe, {"model": made["after"], "model_before": made["before"], "images": images[seen], "labels": labels[seen]}
+    )
+    files = "--before", tmp_path / "before.safetensors", "--after", tmp_path / "after.safetensors"
+    files = *files, "--images", root / "images", "--output", tmp_path / "c.safetensors"
+    assert run("--model", "test_resnet", *files, "--seen", "ant,cat,dog,gnu,ibis") == 0
+    written, saved = load_file(tmp_path / "c.safetensors"), torch.load(tmp_path / "calibrated.pth")
+    assert written.keys() == saved.keys()
+    for name, value in saved.items():
+        torch.testing.assert_close(written[name], value, rtol=1e-4, atol=1e-2)
 
 
 def test_logits_of_both_heads_and_a_test_file_of_both_give_what_their_sum_gives(tmp_path, capsys):
