@@ -559,6 +559,11 @@ def test_the_head_that_reads_has_its_own_untrained_rows():
     assert logits.tolist() == [[3.0, 1.0]]  # as they were
 
 
+def test_levels_are_mean_absent_logits_around_their_own_mean():
+    split = ClassSplit([0, 1], [2, 3])
+    assert levels(np.array([[9.0, 1, 2, 4], [7, 3, 0, 4]]), split).tolist() == [0, 0, -1.5, 1.5]
+
+
 def test_levelled_rows_stand_out_on_no_image_of_a_seen_class():
     rng = np.random.default_rng(0)
     split, absent = ClassSplit([0, 2], [1, 3, 4]), [1, 3, 4]

@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 from fakes import SPLIT, FakeRun
 
-from ftlib.book.ceilings import best_read, ceilings, class_biases, halves, levels
+from ftlib.book.ceilings import best_read, ceilings, class_biases, halves
 from ftlib.calibration import apply
 from ftlib.metrics import split_accuracies
 
 rng = np.random.default_rng(0)
-
-
-def test_levels_are_mean_absent_logits_around_their_own_mean():
-    assert levels(np.array([[9.0, 1, 2, 4], [7, 3, 0, 4]]), SPLIT).tolist() == [0, 0, -1.5, 1.5]
 
 
 def test_biases_undo_shifts_of_classes():
