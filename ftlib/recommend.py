@@ -199,10 +199,9 @@ def choose_head(
         Of the fine-tuned and of the pre-trained head, on images of all classes. The other arguments are those of
         `calibrate`, whose errors are raised for any of the heads.
     """
-    found = {}
+    found, given = {}, (logits, old_head)
     for head in heads:
         read, old = read_by(head, logits, split, old_head)
-        given = logits, old_head
         mixed = None if unlabelled is None else read_by(head, unlabelled[0], split, unlabelled[1], given)[0]
         found[head] = calibrate(read, labels, split, old, mixed, prefer)
     if others := [head for head in found if head != "new"]:  # what is amiss between checkpoints the new head tells

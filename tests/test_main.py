@@ -367,12 +367,16 @@ def test_exchanged_or_equal_checkpoints_write_nothing_unless_forced(world, tmp_p
     assert run(*exchanged, "--force") == 1 and out.exists()
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_a_head_of_half_precision_keeps_gamma_whole(world, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    # The world's old rows have more digits than bfloat16, which here would be all of the margins.
+    [(torch.float16, "restored"), (torch.float16, "new"), (torch.bfloat16, "new")],
+)
+def test_a_head_of_half_precision_keeps_gamma_whole(world, tmp_path, kind, which):
     root, out = world[0], tmp_path / "c.safetensors"
     half = {k: v.to(kind) if v.is_floating_point() else v for k, v in load_file(root / "after.safetensors").items()}
     save_file(half, root / "half.safetensors")
-    assert from_checkpoints(world, "half.safetensors", "--output", out, "--head", "new") == 0
+    assert from_checkpoints(world, "half.safetensors", "--output", out, "--head", which) == 0
     found = load_file(out)
     with safe_open(out, "pt") as file:
         gamma = json.loads(file.metadata()["ftlib"])["gamma"]
