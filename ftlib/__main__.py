@@ -17,8 +17,8 @@ import torch
 
 import ftlib
 from ftlib import files
-from ftlib.calibration import HEADS, levels, read_by
 from ftlib.core import ClassSplit
+from ftlib.heads import HEADS, levels, read_by
 from ftlib.metrics import seen_unseen_curve
 from ftlib.recommend import Calibrated, choose_head
 from ftlib.store import usable, write_atomic

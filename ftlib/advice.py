@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from ftlib.calibration import Gamma, competitor_gap
+from ftlib.checks import Array, check_logits
+from ftlib.core import ClassSplit
 from ftlib.evidence import Evidence
+
+BETWEEN = ("same", "exchanged")
 
 
 class Advice(NamedTuple):
@@ -26,13 +30,10 @@ def advise(logits: Tensor, old: Tensor | None, images: Evidence, gamma: Gamma, l
     ``logits`` and ``old`` are those of the new and of the old head [N, C], ``images`` what they tell image by image.
     """
     split, y, n = gamma.split, images.label, len(images.label)
+    gap = float(images.gap.mean())
     sizes = np.bincount(y, minlength=split.seen[-1] + 1)[list(split.seen)]
     guess = np.array(split.classes)[logits[:, list(split.classes)].argmax(1).cpu().numpy()]
     shift, off = max(((by, float(np.mean(guess == y + by))) for by in (1, -1)), key=lambda pair: pair[1])
-    same, gap, was = False, float(images.gap.mean()), -np.inf
-    if old is not None:
-        same = torch.allclose(old.to(logits), logits, rtol=1e-4, atol=1e-4)
-        was = float(competitor_gap(old, torch.from_numpy(y), split))
     whole = logits.sum(1).double()
     low_one, high_one = logits.aminmax()
     chances = bool(0 <= low_one < high_one and (high_one <= 1 or (whole - 100).abs().max() < 1))
@@ -59,10 +60,6 @@ def advise(logits: Tensor, old: Tensor | None, images: Evidence, gamma: Gamma, l
          f"{on[1]:.0%} of these images, where none belongs, in place of {on[0]:.0%}"),
         (off > max(0.3, 2 * np.mean(guess == y)), "stop", "labels",
          f"{off:.0%} of the predictions are the label {shift:+d}: number the classes from 0"),
-        (same, "stop", "same",
-         "the old head says what the new one says: the two checkpoints are the same"),
-        (was > gap and not same, "stop", "exchanged",
-         f"the old head favours seen classes more, by {was - gap:.2g}: exchanged checkpoints, or repaired already?"),
         (found < 0.55, "stop", "features", f"{amiss}cannot help"),
         (0.55 <= found < 0.8, "caution", "features", f"{amiss}helps less than it seems"),
         # Of a model without a gap a quantile would take its share all the same; few rivals tell of none where there is.
@@ -76,3 +73,16 @@ def advise(logits: Tensor, old: Tensor | None, images: Evidence, gamma: Gamma, l
          "they are known by heart: on new images γ costs more seen accuracy than said here"),
     ]  # fmt: skip
     return [Advice(*advice) for holds, *advice in rules if holds]
+
+
+def between(logits: Array, old: Array, labels: Array, split: ClassSplit) -> list[Advice]:
+    """What is amiss between two checkpoints, whose heads [N, C] read the new one's features of images with labels [N].
+
+    The advice is coded `BETWEEN`.
+    """
+    logits, old = check_logits(logits, split), check_logits(old, split)
+    if torch.allclose(old.to(logits), logits, rtol=1e-4, atol=1e-4):
+        return [Advice("stop", "same", "the old head says what the new one says: the two checkpoints are the same")]
+    more = competitor_gap(old, labels, split) - competitor_gap(logits, labels, split)
+    text = f"the old head favours seen classes more, by {more:.2g}: exchanged checkpoints, or repaired already?"
+    return [Advice("stop", "exchanged", text)] if more > 0 else []

@@ -107,6 +107,13 @@ def check_labels(labels: Array, of: Tensor, allowed: Iterable[int], meaning: str
     return labels
 
 
+def check_absent(absent: Iterable[int], num_classes: int) -> list[int]:
+    """Ids of absent classes, from ids or a mask [C], at least one and all below ``num_classes``."""
+    if columns := class_ids(absent, num_classes, "absent classes"):
+        return list(columns)
+    raise ValueError(f"the absent classes are empty: expected at least one of {num_classes}")
+
+
 def check_gamma(gamma: float, absent: Iterable[int] | None = None) -> float:
     """γ, also as a tensor or array of one number, as a plain float.
 

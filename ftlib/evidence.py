@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ftlib.calibration import Mirrored, drawn_rivals, mirrored_margins, rivals
 from ftlib.core import ClassSplit, seeded
+from ftlib.margins import Mirrored, drawn_rivals, mirrored_margins, rivals
 
 DRAWS = 100  # of images and of classes, for the interval
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftlib import checkpoints, models
-from ftlib.calibration import Gamma, read_by
+from ftlib.calibration import Gamma
 from ftlib.core import head_layers
+from ftlib.heads import read_by
 from ftlib.store import write_atomic
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Checkpoints:
     def write(self, path: Path, gamma: Gamma, head: str = "new", level: Any = 0.0, **more: Any) -> None:
         """The checkpoint with γ in its bias as .safetensors: same keys, and γ with its split in the metadata.
 
-        With another ``head`` of `ftlib.calibration.read_by` than the new one its rows are that head's; those of
+        With another ``head`` of `ftlib.heads.read_by` than the new one its rows are that head's; those of
         "levelled" get their biases less their ``level`` [C]. A bias of half precision becomes float32, which does not
         round γ; loaders convert it as they do all.
         """

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ftlib import calibration
-from ftlib.advice import Advice, advise
-from ftlib.calibration import HEADS, Gamma, best_of_mirrored, estimated_share, read_by
-from ftlib.checks import Array, check_finite, check_labels, check_logits, check_matrix
+from ftlib.advice import BETWEEN, Advice, advise, between
+from ftlib.calibration import Gamma, best_of_mirrored, estimated_share
+from ftlib.checks import Array, as_tensor, check_finite, check_labels, check_logits, check_matrix
 from ftlib.core import ClassSplit, seeded
 from ftlib.evidence import Accuracy, Evidence, resampled
+from ftlib.heads import HEADS, read_by
 from ftlib.metrics import Curve, curve_of
 
 MOST = 20_000  # images that are looked at, drawn at random from more: others would hardly narrow the interval
@@ -167,7 +168,8 @@ def calibrate(
     lows, highs = zip(*spread.values(), strict=True)
     interval = min(*lows, gamma), max(*highs, gamma)
     signs = [sign, *(float(end) for of in ends.values() for end in of[:, 1])]
-    advice = advise(logits, old, images, gamma, min(signs), max(signs))
+    advice = [] if old is None else between(logits, old, labels, split)
+    advice += advise(logits, old, images, gamma, min(signs), max(signs))
     if total > len(labels):
         advice.append(Advice("note", "sampled", f"found from {len(labels):,} of {total:,} images, drawn at random"))
     if prefer.get("share") == "unlabelled":
@@ -187,7 +189,7 @@ def choose_head(
     prefer: Mapping[str, float | str] | None = None,
     heads: Sequence[str] = HEADS,
 ) -> tuple[str, Calibrated]:
-    """Of ``heads``, by the names of `ftlib.calibration.read_by`, the one that does best with its γ, and what it found.
+    """Of ``heads``, by the names of `ftlib.heads.read_by`, the one that does best with its γ, and what it found.
 
     Compared is the overall accuracy at γ, where mirror images stand for absent ones (`Accuracy.overall`). Give images
     that were held out of training: of those that the fine-tuned head knows by heart it reads too many right, and is
@@ -204,11 +206,13 @@ def choose_head(
         read, old = read_by(head, logits, split, old_head)
         mixed = None if unlabelled is None else read_by(head, unlabelled[0], split, unlabelled[1], given)[0]
         found[head] = calibrate(read, labels, split, old, mixed, prefer)
-    if others := [head for head in found if head != "new"]:  # what is amiss between checkpoints the new head tells
-        told, between = found.get("new") or calibrate(logits, labels, split, old_head), ("same", "exchanged")
-        for head in others:
-            advice = [a for of in (told, found[head]) for a in of.advice if (a.code in between) == (of is told)]
-            found[head] = replace(found[head], advice=tuple(advice))
+    if old_head is not None and [*found] != ["new"]:
+        rows = _some(len(logits))
+        new, old, known = (as_tensor(of, "", "")[rows] for of in (logits, old_head, labels))
+        told = between(new, old, known, split)
+        for head in found.keys() - {"new"}:  # what is amiss between the checkpoints the new head tells
+            advice = *told, *(a for a in found[head].advice if a.code not in BETWEEN)
+            found[head] = replace(found[head], advice=advice)
     return max(found.items(), key=lambda of: of[1].with_gamma.overall(split, of[1].share))
 
 

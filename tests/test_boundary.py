@@ -9,7 +9,8 @@ from fakes import SPLIT, FakeRun, identity, runs
 
 from ftlib.book.boundary import by_rank, extremes, gains, over_better, recommended_gamma, served, word
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import levels, recommended
+from ftlib.calibration import recommended
+from ftlib.heads import levels
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import nn
 
 from ftlib import calibration
-from ftlib.calibration import HEADS, read_by
 from ftlib.core import ClassSplit
+from ftlib.heads import HEADS, read_by
 from ftlib.metrics import seen_unseen_curve, split_accuracies
 from ftlib.recommend import choose_head
 

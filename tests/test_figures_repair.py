@@ -7,8 +7,9 @@ import pytest
 
 from ftlib.book import figures
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import Mirrored, average_logit_gap
+from ftlib.calibration import average_logit_gap
 from ftlib.core import ClassSplit
+from ftlib.margins import Mirrored
 from ftlib.metrics import seen_unseen_curve
 
 SPLIT = ClassSplit([0, 1], [2, 3])

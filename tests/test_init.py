@@ -52,7 +52,8 @@ def test_the_cublas_workspace_is_fixed_unless_the_user_chose_one():
 ROOT = Path(ftlib.__file__).parent
 LEFT = {  # a module to all that it may import, besides what those may
     "core": (), "checks": ("core",), "margins": ("checks",), "metrics": ("margins",),
-    "calibration": ("metrics",), "analysis": ("metrics",), "reliability": ("metrics",), "probes": ("checks",),
+    "heads": ("checks",), "calibration": ("metrics", "heads"),
+    "analysis": ("metrics",), "reliability": ("metrics",), "probes": ("checks",),
     "evidence": ("calibration",), "advice": ("evidence",), "recommend": ("advice",), "files": (),
     "checkpoints": ("core",), "models": ("checkpoints", "clip"), "batches": ("models",), "training": ("batches",),
     "own": ("models", "calibration", "store"), "methods": ("training",), "baselines": ("methods",),
@@ -108,7 +109,7 @@ def test_the_pure_wing_loads_no_image_model_or_plotting_library():
     code = """
 import sys
 from importlib import import_module
-pure = "metrics calibration advice recommend files reliability analysis book.claims book.estimates".split()
+pure = "metrics heads calibration advice recommend files reliability analysis book.claims book.estimates".split()
 for name in pure:
     import_module(f"ftlib.{name}")
     heavy = "timm", "matplotlib", "PIL", "sklearn", "torchvision", "pandas"

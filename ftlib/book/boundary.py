@@ -13,8 +13,9 @@ from torch import nn
 
 from ftlib.book.choices import best_elsewhere, curve_and_ncm
 from ftlib.book.estimates import Estimate
-from ftlib.calibration import Gamma, read_by, recommended
+from ftlib.calibration import Gamma, recommended
 from ftlib.core import ClassSplit, Outputs
+from ftlib.heads import read_by
 from ftlib.runs import Run
 
 
@@ -23,13 +24,22 @@ def recommended_gamma(seen: Outputs, split: ClassSplit, old_head: nn.Module) -> 
     return recommended(seen.logits, seen.labels, split, old_head(seen.features))
 
 
-def served(run: Run, old_head: nn.Module, head: str) -> tuple[Any, Gamma]:
-    """Test logits [N, C] of a head, by its name in `ftlib.calibration.read_by`, and the recommended γ for them."""
+def reading(run: Run, old_head: nn.Module, head: str) -> tuple[Any, Any, Gamma]:
+    """Test logits [N, C] of a head, by its name in `ftlib.heads.read_by`, those of its untrained rows, and γ for them.
+
+    γ is the recommended one.
+    """
     seen, split = run.seen_train, run.split
     given = seen.logits, old_head(seen.features).detach()
     logits, old = read_by(head, given[0], split, given[1])
-    on_test, _ = read_by(head, run.test.logits, split, old_head(run.test.features).detach(), given)
-    return on_test, recommended(logits, seen.labels, split, old)
+    on_test = read_by(head, run.test.logits, split, old_head(run.test.features).detach(), given)
+    return *on_test, recommended(logits, seen.labels, split, old)
+
+
+def served(run: Run, old_head: nn.Module, head: str) -> tuple[Any, Gamma]:
+    """Of `reading` the test logits and γ."""
+    logits, _, gamma = reading(run, old_head, head)
+    return logits, gamma
 
 
 def gains(run: Run, references: Mapping[str, Run], old_head: nn.Module) -> dict[tuple[str, str], float]:

@@ -58,24 +58,23 @@ def halves(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(order[::2], order[1::2]), (order[1::2], order[::2])]
 
 
-def best_read(
-    heads: Mapping[str, tuple[np.ndarray, np.ndarray, float]], labels: np.ndarray, split: ClassSplit
-) -> np.ndarray:
+def best_read(heads: Mapping[str, tuple[Array, Array, float]], labels: np.ndarray, split: ClassSplit) -> np.ndarray:
     """On each half of the test images, the logits with γ of the head that the other half's seen images choose: [N, C].
 
-    ``heads`` have logits [N, C] and those of untrained rows, as `ftlib.calibration.read_by` gives them, and γ. What is
-    compared is `Accuracy.overall`, in which each seen image stands for itself and, mirrored, for an absent one.
+    ``heads`` are of `ftlib.book.boundary.reading`: logits [N, C], those of untrained rows, and γ. What is compared is
+    `Accuracy.overall`, in which each seen image stands for itself and, mirrored, for an absent one.
     """
-    found, seen = np.empty_like(next(iter(heads.values()))[0]), np.isin(labels, split.seen)
+    read = {name: (np.asarray(logits, float), np.asarray(old, float), g) for name, (logits, old, g) in heads.items()}
+    found, seen = np.empty_like(next(iter(read.values()))[0]), np.isin(labels, split.seen)
     for this, other in halves(labels):
         held = other[seen[other]]
 
         def overall(name: str, held: np.ndarray = held) -> float:
-            logits, old, gamma = heads[name]
+            logits, old, gamma = read[name]
             x, y, untrained = (torch.as_tensor(part[held]) for part in (logits, labels, old))
             return Evidence.of(x, y, split, untrained).accuracy(gamma).overall(split)
 
-        logits, _, gamma = heads[max(heads, key=overall)]
+        logits, _, gamma = read[max(read, key=overall)]
         found[this] = apply(logits, gamma, split.absent)[this]
     return found
 
