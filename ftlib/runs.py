@@ -105,6 +105,25 @@ class Run:
         model.load_state_dict(state)
         return model.eval()
 
+    def head(self) -> nn.Module:
+        """The trained classifier's head, features [N, D] to logits [N, C], on the CPU.
+
+        One that is linear is read from the weights alone, since a backbone takes seconds to build: it is the layer that
+        gives the run's own test logits.
+        """
+        state, test = self.state, self.test
+        features, classes = test.features.shape[1], test.logits.shape[1]
+        shaped = {name: of.flatten(1) for name, of in state.items() if of.ndim > 1}
+        for name in (name for name, weight in shaped.items() if weight.shape == (classes, features)):
+            bias = state.get(f"{name.removesuffix('weight')}bias")
+            layer = nn.Linear(features, classes, bias=bias is not None)
+            parts = {"weight": shaped[name]} | ({} if bias is None else {"bias": bias})
+            layer.load_state_dict(parts)
+            with torch.no_grad():
+                if (layer(test.features) - test.logits).norm() < 0.01 * test.logits.norm():
+                    return layer.eval()
+        return models.head(self.build())
+
     @cached_property
     def _held_out(self) -> Tensor:
         return self._group("split").get("held_out", torch.empty(0, dtype=torch.int64))

@@ -102,6 +102,21 @@ def test_the_old_head_is_that_of_the_pretrained_model(get):
     assert not torch.allclose(expected, result.test.logits, atol=0.1)
 
 
+@pytest.mark.parametrize("experiment", [BASE.source, BASE, COSINE], ids=["pretrain", "finetune", "cosine"])
+def test_the_head_alone_is_that_of_the_built_model(get, experiment):
+    result = get(experiment)
+    head, built = result.head(), models.head(result.build())
+    assert type(head) is type(built) and head.state_dict().keys() == built.state_dict().keys()
+    assert all(torch.equal(value, built.state_dict()[name]) for name, value in head.state_dict().items())
+
+
+def test_a_layer_of_the_heads_shape_that_is_not_the_head_is_passed_over(get, monkeypatch):
+    result, rows = get(BASE), get(BASE).state["head.fc.weight"]
+    state = {"aux.weight": torch.zeros_like(rows)} | result.state  # before the head in the order of names
+    monkeypatch.setattr(Run, "state", state)
+    assert torch.equal(result.head().weight, rows)
+
+
 @pytest.mark.parametrize("experiment", [COSINE, replace(BASE, recipe=replace(TINY, evaluations=0))])
 def test_without_a_linear_head_in_the_history_there_is_no_old_one(get, experiment):
     with pytest.raises(ValueError, match="has no linear head of before in its history"):

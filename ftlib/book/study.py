@@ -19,7 +19,6 @@ from IPython.display import Markdown
 from torch import nn
 
 from ftlib import benchmarks as families
-from ftlib import models
 from ftlib.book import figures
 from ftlib.book.claims import Claim
 from ftlib.book.estimates import by_seed
@@ -95,7 +94,7 @@ class Study:
     def heads(self, **own: Any) -> dict[Key, nn.Module]:
         """The heads of the pre-trained models, as they were before any fine-tuning; ``own`` as for `plan`."""
         sources = sweep({key: e.source for key, e in self.plan("pretrained", **own).items()})
-        return {key: models.head(run.build()) for key, run in sources.items()}
+        return {key: run.head() for key, run in sources.items()}
 
     def runs(self, method: str, **own: Any) -> Runs:
         return self.sweep({method: self.plan(method, **own)})[method]
