@@ -101,9 +101,10 @@ def test_two_steps_of_l2sp_are_those_of_a_plain_loop():
 def test_two_steps_of_ldifs_are_those_of_a_plain_loop():
     def loss(model: nn.Module, before: nn.Module, images: Tensor) -> Tensor:
         own, given = features(model, images), features(before, images).detach()
-        return F.cross_entropy(models.head(model)(own), IMAGES.labels) + 2 * ((own - given) ** 2).sum() / len(images)
+        return F.cross_entropy(models.head(model)(own), IMAGES.labels) + 0.3 * ((own - given) ** 2).sum() / len(images)
 
-    assert_close(trained(alternatives.ldifs, WHOLE, weight=2.0), by_hand(loss))
+    # A weight of 2 throws the features so far that a rounded sum can switch a ReLU: by some processors, not by others.
+    assert_close(trained(alternatives.ldifs, WHOLE, weight=0.3), by_hand(loss))
 
 
 def test_two_steps_of_lwf_are_those_of_a_plain_loop():
