@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ftlib.calibration import Gamma, competitor_gap
-from ftlib.checks import Array, check_logits
 from ftlib.core import ClassSplit
 from ftlib.evidence import Evidence
 
@@ -75,12 +74,11 @@ def advise(logits: Tensor, old: Tensor | None, images: Evidence, gamma: Gamma, l
     return [Advice(*advice) for holds, *advice in rules if holds]
 
 
-def between(logits: Array, old: Array, labels: Array, split: ClassSplit) -> list[Advice]:
+def between(logits: Tensor, old: Tensor, labels: Tensor, split: ClassSplit) -> list[Advice]:
     """What is amiss between two checkpoints, whose heads [N, C] read the new one's features of images with labels [N].
 
     The advice is coded `BETWEEN`.
     """
-    logits, old = check_logits(logits, split), check_logits(old, split)
     if torch.allclose(old.to(logits), logits, rtol=1e-4, atol=1e-4):
         return [Advice("stop", "same", "the old head says what the new one says: the two checkpoints are the same")]
     more = competitor_gap(old, labels, split) - competitor_gap(logits, labels, split)

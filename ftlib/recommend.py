@@ -208,7 +208,8 @@ def choose_head(
         found[head] = calibrate(read, labels, split, old, mixed, prefer)
     if old_head is not None and [*found] != ["new"]:
         rows = _some(len(logits))
-        new, old, known = (as_tensor(of, "", "")[rows] for of in (logits, old_head, labels))
+        arrays = {"logits": logits, "old_head": old_head, "labels": labels}
+        new, old, known = (as_tensor(of, name, "an array")[rows] for name, of in arrays.items())
         told = between(new, old, known, split)
         for head in found.keys() - {"new"}:  # what is amiss between the checkpoints the new head tells
             advice = *told, *(a for a in found[head].advice if a.code not in BETWEEN)

@@ -113,12 +113,12 @@ class Run:
         """
         state, test = self.state, self.test
         features, classes = test.features.shape[1], test.logits.shape[1]
-        shaped = {name: of.flatten(1) for name, of in state.items() if of.ndim > 1}
-        for name in (name for name, weight in shaped.items() if weight.shape == (classes, features)):
+        for name, weight in ((name, of.flatten(1)) for name, of in state.items() if of.ndim > 1):
+            if weight.shape != (classes, features):
+                continue
             bias = state.get(f"{name.removesuffix('weight')}bias")
             layer = nn.Linear(features, classes, bias=bias is not None)
-            parts = {"weight": shaped[name]} | ({} if bias is None else {"bias": bias})
-            layer.load_state_dict(parts)
+            layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
             with torch.no_grad():
                 if (layer(test.features) - test.logits).norm() < 0.01 * test.logits.norm():
                     return layer.eval()

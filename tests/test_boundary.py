@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import SPLIT, FakeRun, identity, runs
 
-from ftlib.book.boundary import by_rank, extremes, gains, over_better, recommended_gamma, served, word
+from ftlib.book.boundary import by_rank, extremes, gains, over_better, reading, recommended_gamma, served, word
 from ftlib.book.estimates import Estimate
 from ftlib.calibration import recommended
 from ftlib.heads import levels
@@ -38,6 +38,7 @@ def test_restored_rows_are_those_of_the_old_head_on_the_new_features_with_a_gamm
     on_seen = seen.logits.clone()
     on_seen[:, list(SPLIT.absent)] = 2 * seen.features[:, list(SPLIT.absent)]
     assert gamma == recommended(on_seen, seen.labels, SPLIT, 2 * seen.features) != recommended_gamma(seen, SPLIT, head)
+    assert torch.equal(reading(run, head, "restored")[1], old)
     assert torch.equal(served(run, head, "new")[0], run.test.logits)
     level = torch.tensor(levels(on_seen, SPLIT))  # of the images that it was trained on, not of those that it is for
     torch.testing.assert_close(served(run, head, "levelled")[0].double(), logits.double() - level)
