@@ -54,7 +54,7 @@ def test_a_card_says_where_the_answer_holds_and_where_not(book):
 
 def test_a_claim_that_no_world_has_measured_gives_no_sentence(book):
     clauses = {id: {"holds": "they lose", "fails": "they gain"} for id in ("absent-drop", "unheard-of")}
-    claims = front.claims_in(front.read_worlds(book / "results"))
+    claims = front.claims_in(front.worlds_in(book / "results"))
     assert front.sentences(clauses, claims) == ["They lose in drawn characters; they gain in Office-31."]
 
 

@@ -26,8 +26,8 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst.directives import class_option, unchanged_required
 from ftlib.book.record import load_results
-from ftlib.book.worlds import NAMES, claims_in, read_worlds, sentences
-from measured import notebook_paths, read, table
+from ftlib.book.worlds import NAMES, claims_in, sentences
+from measured import notebook_paths, read, table, worlds_in
 from PIL import Image
 from reading import SCORECARD
 from sphinx import addnodes
@@ -59,13 +59,13 @@ def setup(app):
 def answers(book):
     """Chapter to the sentences that its claims' verdicts choose (answers.yml)."""
     told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8"))
-    claims = claims_in(read_worlds(book / "results"))
+    claims = claims_in(worlds_in(book / "results"))
     return {chapter: said for chapter, of in told.items() if (said := sentences(of, claims))}
 
 
 def failing(book):
     """World to (contradicted, undecided, all): statements of the paper's findings, and how many were judged."""
-    worlds = read_worlds(book / "results")
+    worlds = worlds_in(book / "results")
     found = {world: ([], [], []) for world in worlds}
     for of in claims_in(worlds).values():
         for world, claim in of.items():
@@ -141,7 +141,7 @@ class Verdicts(Front):
     option_spec: ClassVar = {"class": class_option}
 
     def run(self):
-        clauses, claims = yaml.safe_load("\n".join(self.content)), claims_in(read_worlds(self.book / "results"))
+        clauses, claims = yaml.safe_load("\n".join(self.content)), claims_in(worlds_in(self.book / "results"))
         return [nodes.paragraph("", " ".join(sentences(clauses, claims)), classes=self.options.get("class", []))]
 
 
@@ -186,7 +186,7 @@ class ByWorld(Front):
 
 def by_world(book, chapter, key, profile):
     """World to what the chapter recorded as ``key``; first the page's own runs, if they are of a trial or a test."""
-    worlds = read_worlds(book / "results")
+    worlds = worlds_in(book / "results")
     if NAMES.get(profile, profile) not in worlds:
         worlds = {"these runs": load_results(book / "results").get(profile, {})} | worlds
     found = {world: of[chapter]["values"].get(key) for world, of in worlds.items() if chapter in of}

@@ -96,6 +96,12 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@cache
+def worlds_in(results):
+    """`read_worlds`, once in a build: every page asks, and no page changes what is there."""
+    return read_worlds(results)
+
+
 # --- what a page says about its run ----------------------------------------------------------------------------------
 
 
@@ -109,7 +115,7 @@ def insert_box(app, doctree):
     run = notebook["metadata"]["ftlib"]
     rows = facts(run, ["profile", "device", "seconds", "training_seconds", "runs", "seeds", "versions"])
     own, others = NAMES.get(run["profile"], run["profile"]), {}
-    for world, chapters in read_worlds(Path(app.srcdir, "book", "results")).items():
+    for world, chapters in worlds_in(Path(app.srcdir, "book", "results")).items():
         if world != own and path.stem in chapters:
             others[f"In {world}"] = ", ".join(protocol(chapters[path.stem]["provenance"]))
     told = parameters(notebook, path)

@@ -25,8 +25,8 @@ from urllib.parse import quote
 import yaml
 from docutils import nodes
 from ftlib.book.claims import PAPER
-from ftlib.book.worlds import NAMES, claims_in, measured_in, panel, read_worlds, rows_with_records, sentences
-from measured import place_of
+from ftlib.book.worlds import NAMES, claims_in, measured_in, panel, rows_with_records, sentences
+from measured import place_of, worlds_in
 from PIL import Image
 from sphinx import addnodes
 
@@ -91,7 +91,7 @@ def dress(app, doctree):
     book = Path(app.srcdir, "book")
     for path in (book / "answers.yml", *sorted(book.glob("results/*/*.json"))):
         app.env.note_dependency(str(path))
-    worlds = read_worlds(book / "results")
+    worlds = worlds_in(book / "results")
     told = yaml.safe_load((book / "answers.yml").read_text(encoding="utf-8")).get(source.stem, {})
     profile = json.loads(source.read_text(encoding="utf-8"))["metadata"]["ftlib"]["profile"]
     gather(section, claims_in(worlds), NAMES.get(profile, profile))
