@@ -308,9 +308,9 @@ def execute_all(stage, plan, prints, jobs, timeout=None):
     pause = 1 if sys.stderr.isatty() else 60  # seconds between two looks at how far the chapters are
     with scratch_folder() as scratch:
         # Processes, since papermill changes the working directory; spawned, since forking below zmq's threads can hang.
-        pool = ProcessPoolExecutor(
-            max(jobs, 1), multiprocessing.get_context("spawn"), initializer=follow_runner, initargs=(scratch,)
-        )
+        jobs = max(1, min(jobs, len(order)))
+        told = scratch, max(1, (os.cpu_count() or 1) // jobs)
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=follow_runner, initargs=told)
         with pool, tqdm(total=len(plan["chapters"]), unit="chapter", desc=f"profile {plan['profile']}") as bar:
             try:
                 for last in (False, True):
@@ -368,9 +368,13 @@ def how_far(scratch, chapter):
     return " ".join([chapter[:2], *running])
 
 
-def follow_runner(scratch):
-    """Have this process end, with all that it has started, when the runner is gone, in whatever way it went."""
+def follow_runner(scratch, threads):
+    """Have this process end, with all that it has started, when the runner is gone, in whatever way it went.
+
+    A kernel gets its share of the cores: two that take all of them wait for each other longer than they compute.
+    """
     tempfile.tempdir = scratch
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if os.name == "posix":
         os.setsid()  # Ctrl-C and the end of a terminal are for the runner
 

@@ -249,6 +249,20 @@ def wait_for(condition, seconds: float = 180) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, os.cpu_count() // 2), ({"OMP_NUM_THREADS": "3"}, 3)])
+def test_chapters_side_by_side_share_the_cores_unless_threads_are_given(project, monkeypatch, given, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cell = 'import os; from pathlib import Path; Path("threads.txt").write_text(os.environ["OMP_NUM_THREADS"])'
+    one = project / "book/01-one.md"
+    text = one.read_text(encoding="utf-8") + f"\n```{{code-cell}}\n{cell}\n```\n"
+    for chapter in (one, project / "book/02-two.md"):
+        chapter.write_text(text.replace("threads.txt", f"{chapter.stem}.txt"), encoding="utf-8")
+    code, told = finish(start(project, "--jobs", "2", **given))
+    assert code == 0, told
+    book = project / "_build/site/book"
+    assert {(book / f"{name}.txt").read_text() for name in ("01-one", "02-two")} == {str(max(1, expected))}
+
+
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_runner_that_is_killed_takes_all_that_it_started_with_it_and_leaves_nothing(project, scratch, name):
     runner = start(project, "-p", "epochs=9", TMPDIR=str(scratch))
