@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -98,6 +98,18 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return place
+
+    def keep(
+        self,
+        asked: Mapping[str, Any],
+        code: Iterable[ModuleType | Callable[..., Any]],
+        compute: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """What ``compute`` gives for what is ``asked`` (in JSON's types) by this ``code``: computed once, then read."""
+        key = hashlib.sha256(json.dumps([asked, code_hash(code)], sort_keys=True).encode()).hexdigest()[:20]
+        if (path := self.find(key)) is None:
+            path = self.save(key, asked, compute(), {"device": device_name("cpu")})
+        return load_file(path / "arrays.safetensors")
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:

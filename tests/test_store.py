@@ -66,6 +66,24 @@ def test_a_run_that_is_there_is_kept(store):
     assert files(store.root) == whole("abc")
 
 
+def test_what_is_asked_for_again_is_read_and_what_differs_is_computed(store):
+    computed = []
+
+    def compute():
+        computed.append(1)
+        return {"n": torch.tensor(len(computed))}
+
+    def kept(asked, code):
+        return store.keep(asked, code, compute)["n"].item()
+
+    assert [kept({"a": 1, "b": 2}, [whole]), kept({"b": 2, "a": 1}, [whole])] == [1, 1]
+    assert [kept({"a": 2, "b": 2}, [whole]), kept({"a": 1, "b": 2}, [files]), kept({"a": 1, "b": 2}, [whole])] == [
+        2,
+        3,
+        1,
+    ]
+
+
 def test_the_store_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("FTLIB_STORE", str(tmp_path / "here"))
     assert Store().root == tmp_path / "here"
