@@ -30,7 +30,7 @@ def load_domain(
     """The images of ROOT/DOMAIN, shorter side scaled to ``size`` and the centre cut out, split within each class.
 
     Copies of one image stay on one side of the split, which is the same in either role. A relative ROOT is looked for
-    in ``$FTLIB_DATA``, then in the working directory. What is left out is said in one warning; see `report`.
+    in ``$FTLIB_DATA``, then in the working directory. What is left out is said in one warning.
 
     Raises
     ------
